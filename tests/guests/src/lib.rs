@@ -76,3 +76,26 @@ pub fn json(content: &serde_json::Value) -> Response {
         body: Body::new(content.to_string().as_bytes()),
     }
 }
+
+/// The error codes under the names that the contract gives them.
+pub const ERROR_CODES: [(&str, ErrorCode); 12] = [
+    ("not-found", ErrorCode::NotFound),
+    ("already-exists", ErrorCode::AlreadyExists),
+    ("denied", ErrorCode::Denied),
+    ("invalid", ErrorCode::Invalid),
+    ("too-large", ErrorCode::TooLarge),
+    ("timeout", ErrorCode::Timeout),
+    ("unavailable", ErrorCode::Unavailable),
+    ("rate-limited", ErrorCode::RateLimited),
+    ("conflict", ErrorCode::Conflict),
+    ("unsupported", ErrorCode::Unsupported),
+    ("interrupted", ErrorCode::Interrupted),
+    ("internal", ErrorCode::Internal),
+];
+
+/// An error as JSON: `{"error": {"code", "message"}}`, the code under its name in the contract.
+pub fn error_json(error: &Error) -> serde_json::Value {
+    let named = ERROR_CODES.iter().find(|(_, code)| *code == error.code);
+    let code = named.map(|(name, _)| name);
+    serde_json::json!({ "error": { "code": code, "message": error.message } })
+}

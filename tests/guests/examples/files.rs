@@ -1,0 +1,135 @@
+//! Does one operation of the interface `files`, as its parameters say, and answers its result as JSON.
+//!
+//! `op` is stat, list, pages, read, write, create, delete, rename, make-directory or ping; further parameters are
+//! `connection`, `path`, `target` (rename), `if-exists` (fail, replace, rename), `offset` and `length` (read),
+//! `abandon` (create: drop the upload unfinished). Reading answers with the content itself. The content of `write` is
+//! the request's body, handed on unread; that of `create` goes through this guest's memory. An error is passed on; with
+//! `errors=json` it is answered as `{"error": {"code", "message"}}`.
+
+use serde_json::{Value, json};
+use wharf_test_guests::bindings::wasi::io::streams::{OutputStream, StreamError};
+use wharf_test_guests::bindings::wharf::host::files::{Entry, IfExists, Remote, Upload};
+use wharf_test_guests::{
+    Body, Error, ErrorCode, Request, Response, error_json, invalid, json, number, parameter,
+    required, service,
+};
+
+/// What `blocking-write-and-flush` takes at once.
+const CHUNK_BYTES: u64 = 4096;
+
+service!(handle);
+
+fn handle(request: Request) -> Result<Response, Error> {
+    let errors_as_json = parameter(&request, "errors") == Some("json");
+    match operate(request) {
+        Err(error) if errors_as_json => Ok(json(&error_json(&error))),
+        outcome => outcome,
+    }
+}
+
+fn operate(request: Request) -> Result<Response, Error> {
+    let remote = Remote::open(required(&request, "connection")?)?;
+    let path = parameter(&request, "path").unwrap_or("/").to_owned();
+    let if_exists = if_exists(&request)?;
+    let answer = match required(&request, "op")? {
+        "stat" => entry_json(&remote.stat(&path)?),
+        "list" => json!({ "entries": entries_json(&remote.list(&path)?) }),
+        "pages" => {
+            let listing = remote.open_listing(&path)?;
+            let mut pages = Vec::new();
+            loop {
+                let entries = listing.next()?;
+                if entries.is_empty() {
+                    break json!({ "pages": pages });
+                }
+                pages.push(entries_json(&entries));
+            }
+        }
+        "read" => {
+            let body = match parameter(&request, "offset") {
+                None => remote.read(&path)?,
+                Some(_) => {
+                    let length = parameter(&request, "length")
+                        .map(|_| number(&request, "length"))
+                        .transpose()?;
+                    remote.read_range(&path, number(&request, "offset")?, length)?
+                }
+            };
+            let headers = body
+                .size()
+                .map(|size| ("x-size".into(), size.to_string()))
+                .into_iter()
+                .collect();
+            return Ok(Response {
+                status: 200,
+                headers,
+                body,
+            });
+        }
+        "write" => entry_json(&remote.write(&path, request.body, if_exists)?),
+        "create" => {
+            let upload = remote.create(&path, if_exists)?;
+            copy(request.body, upload.content())?;
+            if request.params.iter().any(|(name, _)| name == "abandon") {
+                drop(upload);
+                json!({ "abandoned": path })
+            } else {
+                entry_json(&Upload::finish(upload)?)
+            }
+        }
+        "delete" => done(remote.delete(&path)?),
+        "rename" => done(remote.rename(&path, required(&request, "target")?, if_exists)?),
+        "make-directory" => done(remote.make_directory(&path)?),
+        "ping" => json!({ "milliseconds": remote.ping()? }),
+        other => return Err(invalid(format!("no operation has the name {other}"))),
+    };
+    Ok(json(&answer))
+}
+
+fn copy(content: Body, target: OutputStream) -> Result<(), Error> {
+    let source = Body::stream(content);
+    loop {
+        match source.blocking_read(CHUNK_BYTES) {
+            Ok(chunk) => target
+                .blocking_write_and_flush(&chunk)
+                .map_err(|error| broken("writing", &error))?,
+            Err(StreamError::Closed) => return Ok(()),
+            Err(error) => return Err(broken("reading", &error)),
+        }
+    }
+}
+
+fn broken(doing: &str, error: &StreamError) -> Error {
+    Error {
+        code: ErrorCode::Interrupted,
+        message: format!("{doing} broke off: {error:?}"),
+    }
+}
+
+fn if_exists(request: &Request) -> Result<IfExists, Error> {
+    match parameter(request, "if-exists") {
+        None | Some("fail") => Ok(IfExists::Fail),
+        Some("replace") => Ok(IfExists::Replace),
+        Some("rename") => Ok(IfExists::Rename),
+        Some(other) => Err(invalid(format!("if-exists has no case {other}"))),
+    }
+}
+
+fn done((): ()) -> Value {
+    json!({ "done": true })
+}
+
+fn entries_json(entries: &[Entry]) -> Vec<Value> {
+    entries.iter().map(entry_json).collect()
+}
+
+fn entry_json(entry: &Entry) -> Value {
+    json!({
+        "path": entry.path,
+        "name": entry.name,
+        "kind": format!("{:?}", entry.kind).trim_start_matches("EntryKind::").to_lowercase(),
+        "size": entry.size,
+        "modified": entry.modified.map(|time| time.seconds),
+        "revision": entry.revision,
+    })
+}
