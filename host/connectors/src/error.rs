@@ -1,0 +1,106 @@
+//! The one error of this crate: a kind for programs, a message for people, and the cause.
+//!
+//! Knows nothing of any protocol. Backends turn what their library or server says into an [`Error`] where it happens.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+/// Why an operation failed. The same words as `error-code` of the contract with guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// Nothing is there.
+    NotFound,
+    /// Something is there already, and the caller asked not to replace it.
+    AlreadyExists,
+    /// The account, the file system or a policy refuses it.
+    Denied,
+    /// An argument or a setting is malformed.
+    Invalid,
+    /// A limit was exceeded; the message names it.
+    TooLarge,
+    /// Time ran out; the effect is unknown unless the message says otherwise.
+    Timeout,
+    /// The remote cannot be reached or refuses work for now.
+    Unavailable,
+    /// Too many operations; see [`Error::retry_after`].
+    RateLimited,
+    /// The state of the target does not allow it.
+    Conflict,
+    /// The connection has no such operation.
+    Unsupported,
+    /// The connection broke in the middle; nothing is visible under a final name.
+    Interrupted,
+    /// A defect of the host.
+    Internal,
+}
+
+/// A failed operation on a remote.
+///
+/// `Display` tells this layer only: what was attempted, on what, what happened and what to do. The cause is in
+/// [`StdError::source`]; [`chain`] prints both.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error without a cause below it.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retry_after: None, source: None }
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Adds the time that the remote asked to wait.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// The kind, for programs.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// How long the remote asked to wait before the next try, where it said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// An error and its causes on one line, `outer: cause: cause`, leaving out a cause that its parent already says.
+pub fn chain(error: &dyn StdError) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        let text = current.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = current.source();
+    }
+    line
+}
