@@ -9,6 +9,7 @@ mod path;
 mod content;
 mod egress;
 mod backend;
+mod temporary;
 pub mod local;
 pub mod ftp;
 pub mod dropbox;

@@ -1,0 +1,251 @@
+//! How a file gets onto a server whole or not at all: a temporary name beside the target, the size checked, a rename.
+//!
+//! FTP has no rename that refuses to replace, and some servers have none that replaces. With [`IfExists::Fail`] and
+//! [`IfExists::Rename`] a file that somebody else puts there between the last look and the rename is replaced on most
+//! servers. Where replacing is refused, the target is deleted right before a second rename: for those two commands
+//! nothing is there, and if the second fails, the temporary file is kept, for it is the only copy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::TryStreamExt;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::pool::Pool;
+use super::session::{Open, Reply, Session, Transfer};
+use crate::backend::{ALTERNATIVE_NAMES_MAX, Entry, EntryKind, IfExists, alternative_name};
+use crate::content::Content;
+use crate::error::{Error, ErrorKind};
+use crate::path::RemotePath;
+
+/// How often the removal of a leftover is tried on another connection: the server may create the file only after the
+/// connection on which that was asked for is gone.
+const REMOVE_TRIES: u32 = 3;
+
+/// The pause between these tries.
+const REMOVE_PAUSE: Duration = Duration::from_millis(300);
+
+/// How long a failed upload waits for the removal of its leftover, which goes on behind its back.
+const REMOVE_WAIT: Duration = Duration::from_secs(5);
+
+/// A file on its way. Dropped in the middle, it removes its temporary file in the background.
+pub(super) struct Upload {
+    pool: Arc<Pool>,
+    temporary: RemotePath,
+    transfer: Option<Transfer>,
+    /// Taken by whoever ends the upload.
+    session: Option<Session>,
+    /// Whether the temporary file is to be removed.
+    is_leftover: bool,
+}
+
+impl Upload {
+    pub(super) fn new(pool: Arc<Pool>, session: Session, temporary: RemotePath) -> Self {
+        Self { pool, temporary, transfer: None, session: Some(session), is_leftover: true }
+    }
+
+    /// Writes the file and gives it its name; on failure, removes what there is of it.
+    pub(super) async fn run(
+        mut self,
+        path: &RemotePath,
+        content: Content,
+        if_exists: IfExists,
+    ) -> Result<Entry, Error> {
+        let written = self.write(path, content, if_exists).await;
+        if let Some(remains) = self.remains() {
+            // A task of its own, so that it goes on when the caller goes away.
+            let removal = tokio::spawn(remains.remove());
+            if timeout(REMOVE_WAIT, removal).await.is_err() {
+                tracing::debug!(path = %self.temporary, "a temporary file is still to be removed");
+            }
+        } else if let Some(session) = self.session.take() {
+            self.pool.put(session);
+        }
+        written
+    }
+
+    async fn write(&mut self, path: &RemotePath, content: Content, if_exists: IfExists) -> Result<Entry, Error> {
+        let Self { session: Some(session), temporary, transfer, is_leftover, .. } = self else {
+            return Err(Error::new(ErrorKind::Internal, "an upload was used after its end"));
+        };
+        match session.open(Open::Store { path: temporary }).await? {
+            Ok(opened) => *transfer = Some(opened),
+            Err(reply) => return Err(session.not_put("write", path, &reply).await),
+        }
+        let sent = send(session, transfer, path, content).await?;
+        if let Some(stored) = session.size(temporary).await?
+            && stored != sent
+        {
+            return Err(Error::new(
+                ErrorKind::Interrupted,
+                format!("the FTP server kept {stored} of the {sent} bytes of {path}; nothing was replaced"),
+            ));
+        }
+        let target = free_name(session, path, if_exists).await?;
+        give_name(session, temporary, &target, if_exists, is_leftover).await?;
+        // The file is there whatever this answers.
+        let seen = session.stat(&target).await.ok().flatten();
+        Ok(seen.unwrap_or(Entry {
+            path: target,
+            kind: EntryKind::File,
+            size: Some(sent),
+            modified: None,
+            revision: None,
+        }))
+    }
+
+    fn remains(&mut self) -> Option<Remains> {
+        std::mem::take(&mut self.is_leftover).then(|| Remains {
+            pool: Arc::clone(&self.pool),
+            temporary: self.temporary.clone(),
+            transfer: self.transfer.take(),
+            session: self.session.take(),
+        })
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(remains) = self.remains()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(remains.remove());
+        }
+    }
+}
+
+/// Sends the content and hears that the server has it; the number of bytes.
+async fn send(
+    session: &mut Session,
+    transfer: &mut Option<Transfer>,
+    path: &RemotePath,
+    content: Content,
+) -> Result<u64, Error> {
+    let limit = session.read_timeout();
+    let mut chunks = content.into_stream();
+    let mut sent = 0;
+    let mut broken = None;
+    while let Some(chunk) = chunks.try_next().await? {
+        let Some(open) = transfer.as_mut() else { break };
+        match timeout(limit, open.write_all(&chunk)).await {
+            Ok(Ok(())) => sent += chunk.len() as u64,
+            Ok(Err(error)) => {
+                broken = Some(error);
+                break;
+            }
+            Err(_) => return Err(session.late(&format!("taking more of {path}"))),
+        }
+    }
+    // The source may hold a place on a remote that somebody waits for.
+    drop(chunks);
+    let Some(finished) = transfer.take() else {
+        return Err(Error::new(ErrorKind::Internal, "an upload was used after its end"));
+    };
+    match (session.finish(finished).await?, broken) {
+        (Err(reply), _) => Err(session.refused(&format!("take all of {path}"), &reply)),
+        (Ok(()), None) => Ok(sent),
+        (Ok(()), Some(error)) => {
+            let message = format!("writing {path} broke off after about {sent} bytes; nothing was replaced");
+            Err(Error::new(ErrorKind::Interrupted, message).with_source(error))
+        }
+    }
+}
+
+/// The name to take, by what is there now.
+async fn free_name(session: &mut Session, path: &RemotePath, if_exists: IfExists) -> Result<RemotePath, Error> {
+    if if_exists == IfExists::Replace || session.stat(path).await?.is_none() {
+        return Ok(path.clone());
+    }
+    if if_exists == IfExists::Rename {
+        let folder = path.parent().unwrap_or_else(RemotePath::root);
+        for number in 1..=ALTERNATIVE_NAMES_MAX {
+            let candidate = folder.join(&alternative_name(path.name(), number))?;
+            if session.stat(&candidate).await?.is_none() {
+                return Ok(candidate);
+            }
+        }
+    }
+    Err(exists("write", path))
+}
+
+async fn give_name(
+    session: &mut Session,
+    temporary: &RemotePath,
+    target: &RemotePath,
+    if_exists: IfExists,
+    is_leftover: &mut bool,
+) -> Result<(), Error> {
+    let reply = match session.rename(temporary, target).await? {
+        Ok(()) => {
+            *is_leftover = false;
+            return Ok(());
+        }
+        Err(reply) => reply,
+    };
+    let is_file = session.stat(target).await?.is_some_and(|entry| entry.kind != EntryKind::Directory);
+    if if_exists != IfExists::Replace || !is_file {
+        return Err(session.refused(&format!("rename {temporary} to {target}"), &reply));
+    }
+    let deleted = session.command(&format!("DELE {target}")).await?;
+    if !deleted.is_positive() {
+        return Err(session.refused(&format!("replace {target}"), &deleted));
+    }
+    *is_leftover = false;
+    let kept = |reply: &str| {
+        format!("{target} was deleted to be replaced, but its new content kept the name {}: {reply}", temporary.name())
+    };
+    match session.rename(temporary, target).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(reply)) => Err(Error::new(ErrorKind::Conflict, kept(&reply.text()))),
+        Err(error) => Err(Error::new(error.kind(), kept("the connection was lost")).with_source(error)),
+    }
+}
+
+pub(super) fn exists(operation: &str, path: &RemotePath) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("cannot {operation} {path}: it exists already"))
+}
+
+/// What an upload that came to nothing has left.
+struct Remains {
+    pool: Arc<Pool>,
+    temporary: RemotePath,
+    transfer: Option<Transfer>,
+    session: Option<Session>,
+}
+
+impl Remains {
+    async fn remove(self) {
+        let Self { pool, temporary, transfer, session } = self;
+        let command = format!("DELE {temporary}");
+        // On its own connection the order of things is certain.
+        if let Some(mut session) = session {
+            let in_step = match transfer {
+                Some(transfer) => session.finish(transfer).await.is_ok(),
+                None => session.is_in_step(),
+            };
+            if in_step && let Ok(reply) = session.command(&command).await {
+                session.check_before_reuse();
+                pool.put(session);
+                // Refused means that it is not there, or that nobody could remove it.
+                return told(&temporary, &reply);
+            }
+        }
+        for attempt in 1..=REMOVE_TRIES {
+            tokio::time::sleep(REMOVE_PAUSE * (attempt - 1)).await;
+            let Ok(mut session) = pool.connect().await else { continue };
+            let Ok(reply) = session.command(&command).await else { continue };
+            pool.put(session);
+            if reply.is_positive() || attempt == REMOVE_TRIES {
+                return told(&temporary, &reply);
+            }
+        }
+        tracing::warn!(path = %temporary, "a temporary file may be left: its FTP server cannot be reached");
+    }
+}
+
+fn told(temporary: &RemotePath, reply: &Reply) {
+    if !reply.is_positive() {
+        tracing::debug!(path = %temporary, reply = reply.text(), "no temporary file was removed");
+    }
+}

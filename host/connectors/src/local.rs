@@ -1,0 +1,160 @@
+//! A folder of this machine as a connection.
+//!
+//! This file turns the blocking operations of [`Folder`] into the asynchronous contract: every system call runs on
+//! the blocking pool, one call per batch of bytes or page of entries, so that a slow consumer holds no thread. Knows
+//! nothing of how the folder is confined.
+
+mod folder;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use crate::backend::{Backend, ByteRange, Entry, IfExists, Pages};
+use crate::content::{CHUNK_BYTES, Content};
+use crate::error::{Error, ErrorKind};
+use crate::path::RemotePath;
+use folder::{Folder, Temporary};
+
+/// What one trip to the blocking pool reads or writes: the trip costs about as much as copying a tenth of this.
+const BATCH_BYTES: usize = 4 * CHUNK_BYTES;
+
+/// Settings of a local folder.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The folder; nothing outside of it can be reached, symbolic links included.
+    pub folder: PathBuf,
+}
+
+/// A folder of this machine.
+pub(crate) struct Local {
+    folder: Arc<Folder>,
+}
+
+impl Local {
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        Ok(Self { folder: Arc::new(Folder::new(&config.folder)?) })
+    }
+
+    /// Runs one blocking operation. It ends by itself when the caller goes away; what it returns is dropped then.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Folder) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let folder = Arc::clone(&self.folder);
+        blocking(move || work(&folder)).await
+    }
+}
+
+#[async_trait]
+impl Backend for Local {
+    async fn ping(&self) -> Result<(), Error> {
+        self.blocking(|folder| folder.stat(&RemotePath::root())).await.map(drop)
+    }
+
+    async fn stat(&self, path: &RemotePath) -> Result<Entry, Error> {
+        let path = path.clone();
+        self.blocking(move |folder| folder.stat(&path)).await
+    }
+
+    async fn list(&self, path: &RemotePath) -> Result<Pages, Error> {
+        let path = path.clone();
+        let listing = self.blocking(move |folder| folder.list(&path)).await?;
+        let pages = stream::try_unfold(listing, |mut listing| {
+            blocking(move || Ok(listing.next_page()?.map(|page| (page, listing))))
+        });
+        Ok(pages.boxed())
+    }
+
+    async fn read(&self, path: &RemotePath, range: ByteRange) -> Result<Content, Error> {
+        let named = path.clone();
+        let (file, size) = self.blocking(move |folder| folder.read(&named, range)).await?;
+        let path = path.clone();
+        let batches = stream::try_unfold((file, size), move |(file, left)| {
+            let path = path.clone();
+            async move {
+                if left == 0 {
+                    return Ok(None);
+                }
+                let (file, batch) = blocking(move || read_batch(file, left, &path)).await?;
+                let read = batch.len() as u64;
+                // A file that was truncated meanwhile ends early; the content is held to its announced size.
+                Ok::<_, Error>((read > 0).then_some((batch, (file, left - read))))
+            }
+        });
+        let chunks = batches.map_ok(|batch| stream::iter(chunks_of(batch)).map(Ok)).try_flatten();
+        Ok(Content::from_stream(Some(size), chunks))
+    }
+
+    async fn write(&self, path: &RemotePath, content: Content, if_exists: IfExists) -> Result<Entry, Error> {
+        let path = path.clone();
+        let mut temporary = self.blocking(move |folder| folder.create(&path, if_exists)).await?;
+        let mut chunks = content.into_stream();
+        let mut batch = Vec::new();
+        let mut batch_bytes = 0;
+        while let Some(chunk) = chunks.try_next().await? {
+            batch_bytes += chunk.len();
+            batch.push(chunk);
+            if batch_bytes >= BATCH_BYTES {
+                temporary = append(temporary, std::mem::take(&mut batch)).await?;
+                batch_bytes = 0;
+            }
+        }
+        temporary = append(temporary, batch).await?;
+        blocking(move || temporary.commit(if_exists)).await
+    }
+
+    async fn delete(&self, path: &RemotePath) -> Result<(), Error> {
+        let path = path.clone();
+        self.blocking(move |folder| folder.delete(&path)).await
+    }
+
+    async fn rename(&self, source: &RemotePath, target: &RemotePath, if_exists: IfExists) -> Result<(), Error> {
+        let (source, target) = (source.clone(), target.clone());
+        self.blocking(move |folder| folder.rename(&source, &target, if_exists)).await
+    }
+
+    async fn make_directory(&self, path: &RemotePath) -> Result<(), Error> {
+        let path = path.clone();
+        self.blocking(move |folder| folder.make_directory(&path)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::new(ErrorKind::Internal, "a file operation was not finished").with_source(error)),
+    }
+}
+
+async fn append(mut temporary: Temporary, batch: Vec<Bytes>) -> Result<Temporary, Error> {
+    blocking(move || {
+        temporary.append(&batch)?;
+        Ok(temporary)
+    })
+    .await
+}
+
+fn read_batch(file: File, left: u64, path: &RemotePath) -> Result<(File, Bytes), Error> {
+    let wanted = left.min(BATCH_BYTES as u64);
+    let mut batch = Vec::with_capacity(wanted as usize);
+    (&file).take(wanted).read_to_end(&mut batch).map_err(|error| {
+        Error::new(ErrorKind::Interrupted, format!("reading {path} broke off")).with_source(error)
+    })?;
+    Ok((file, Bytes::from(batch)))
+}
+
+/// A batch in pieces of the size that consumers expect; nothing is copied.
+fn chunks_of(mut batch: Bytes) -> impl Iterator<Item = Bytes> + Send {
+    std::iter::from_fn(move || {
+        let length = batch.len().min(CHUNK_BYTES);
+        (length > 0).then(|| batch.split_to(length))
+    })
+}

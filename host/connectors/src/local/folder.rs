@@ -1,0 +1,445 @@
+//! The blocking operations of a local folder, confined to it by the kernel.
+//!
+//! Every path is opened below the folder with `openat2` and `RESOLVE_BENEATH`: a symbolic link may lead elsewhere
+//! within the folder, but one that leads out, or that is absolute, is refused. What changes names works on one
+//! component relative to its opened parent, so no rename of somebody else can redirect it. Knows no tokio, except
+//! that a temporary file given up on an async worker is removed on the blocking pool.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use crate::backend::{ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, alternative_name};
+use crate::error::{Error, ErrorKind};
+use crate::path::RemotePath;
+use crate::temporary;
+
+/// Entries of one page: enough that the trip to the blocking pool does not matter, few enough for little memory.
+const PAGE_ENTRIES: usize = 256;
+
+/// How often a path is resolved again after the kernel gave up because somebody renamed along it at that moment.
+const RESOLVE_TRIES: usize = 16;
+
+/// A path as an anchor for operations on names in it; needs no permission to read.
+const ANCHOR: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// For reading. `NONBLOCK`, for opening a pipe without a writer would wait for one.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// A folder that nothing leads out of.
+pub(super) struct Folder {
+    /// Opened anew for every operation: it may be mounted or replaced while the host runs.
+    path: PathBuf,
+    /// Whether the kernel has `openat2` (Linux 5.6); without it no symbolic link is followed at all.
+    has_openat2: AtomicBool,
+}
+
+impl Folder {
+    pub(super) fn new(path: &Path) -> Result<Self, Error> {
+        let folder = Self { path: path.to_owned(), has_openat2: AtomicBool::new(true) };
+        folder.root().map_err(|error| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("{} cannot be used as the folder of a connection; it must exist", path.display()),
+            )
+            .with_source(std::io::Error::from(error))
+        })?;
+        Ok(folder)
+    }
+
+    pub(super) fn stat(&self, path: &RemotePath) -> Result<Entry, Error> {
+        let failed = |error| failed("stat", path, error);
+        let stat = match self.parent(path) {
+            None => rustix::fs::fstat(self.root().map_err(failed)?),
+            Some(parent) => {
+                rustix::fs::statat(parent.map_err(failed)?, path.name(), AtFlags::SYMLINK_NOFOLLOW)
+            }
+        };
+        Ok(entry(path.clone(), &stat.map_err(failed)?))
+    }
+
+    pub(super) fn list(&self, path: &RemotePath) -> Result<Listing, Error> {
+        let failed = |error| failed("list", path, error);
+        let folder = self.open(path, READ | OFlags::DIRECTORY).map_err(failed)?;
+        Ok(Listing { directory: Dir::new(folder).map_err(failed)?, path: path.clone() })
+    }
+
+    /// An open file at the beginning of the range, and how many bytes there are to read.
+    pub(super) fn read(&self, path: &RemotePath, range: ByteRange) -> Result<(File, u64), Error> {
+        let failed = |error| failed("read", path, error);
+        let file = self.open(path, READ).map_err(failed)?;
+        let stat = rustix::fs::fstat(&file).map_err(failed)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::new(ErrorKind::Conflict, format!("cannot read {path}: it is not a regular file")));
+        }
+        let left = (stat.st_size.max(0) as u64).saturating_sub(range.offset);
+        let mut file = File::from(file);
+        if range.offset > 0 && left > 0 {
+            file.seek(SeekFrom::Start(range.offset)).map_err(|error| {
+                Error::new(ErrorKind::Internal, format!("cannot read {path} from byte {}", range.offset))
+                    .with_source(error)
+            })?;
+        }
+        Ok((file, left.min(range.length.unwrap_or(u64::MAX))))
+    }
+
+    /// Begins a write: a temporary file beside the target.
+    pub(super) fn create(&self, path: &RemotePath, if_exists: IfExists) -> Result<Temporary, Error> {
+        let failed = |error| failed("write", path, error);
+        let folder = match self.parent(path) {
+            None => return Err(is_a_folder("write", path)),
+            Some(parent) => Arc::new(parent.map_err(failed)?),
+        };
+        match kind_in(&folder, path.name()) {
+            Ok(FileType::Directory) => return Err(is_a_folder("write", path)),
+            Ok(_) if if_exists == IfExists::Fail => return Err(exists("write", path)),
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let name = temporary::name_for(path.name());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&folder, &*name, flags, Mode::from_raw_mode(0o666)).map_err(failed)?;
+        Ok(Temporary {
+            file: File::from(file),
+            leftover: Some(Leftover { folder: Arc::clone(&folder), name }),
+            folder,
+            path: path.clone(),
+        })
+    }
+
+    pub(super) fn delete(&self, path: &RemotePath) -> Result<(), Error> {
+        let failed = |error| failed("delete", path, error);
+        let parent = match self.parent(path) {
+            None => return Err(Error::new(ErrorKind::Invalid, "cannot delete the folder of the connection itself")),
+            Some(parent) => parent.map_err(failed)?,
+        };
+        let flags = match kind_in(&parent, path.name()).map_err(failed)? {
+            FileType::Directory => AtFlags::REMOVEDIR,
+            _ => AtFlags::empty(),
+        };
+        rustix::fs::unlinkat(parent, path.name(), flags).map_err(failed)
+    }
+
+    pub(super) fn rename(&self, source: &RemotePath, target: &RemotePath, if_exists: IfExists) -> Result<(), Error> {
+        if if_exists == IfExists::Rename {
+            return Err(Error::new(ErrorKind::Unsupported, "a rename cannot choose another name by itself"));
+        }
+        let from_failed = |error| failed("rename", source, error);
+        let to_failed = |error| failed("rename to", target, error);
+        let (Some(from), Some(to)) = (self.parent(source), self.parent(target)) else {
+            return Err(Error::new(ErrorKind::Invalid, "cannot rename the folder of the connection itself"));
+        };
+        let (from, to) = (from.map_err(from_failed)?, to.map_err(to_failed)?);
+        kind_in(&from, source.name()).map_err(from_failed)?;
+        match (kind_in(&to, target.name()), if_exists) {
+            (Err(Errno::NOENT), _) => {}
+            (Err(error), _) => return Err(to_failed(error)),
+            (Ok(_), IfExists::Fail) => return Err(exists("rename to", target)),
+            (Ok(_), _) if source == target => return Ok(()),
+            (Ok(FileType::Directory), _) => return Err(is_a_folder("rename to", target)),
+            (Ok(_), _) => {}
+        }
+        let renamed = match if_exists {
+            IfExists::Fail => rename_to_free_name(&from, source.name(), &to, target.name()),
+            _ => rustix::fs::renameat(&from, source.name(), &to, target.name()),
+        };
+        match renamed {
+            Err(Errno::XDEV) => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("cannot rename {source} to {target}: they are on different file systems; copy and delete"),
+            )),
+            Err(Errno::INVAL) => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("cannot rename {source} to {target}: a folder cannot be moved into itself"),
+            )),
+            other => other.map_err(to_failed),
+        }
+    }
+
+    pub(super) fn make_directory(&self, path: &RemotePath) -> Result<(), Error> {
+        let failed = |error| failed("make folder", path, error);
+        match self.parent(path) {
+            None => Err(exists("make folder", path)),
+            Some(parent) => {
+                let mode = Mode::from_raw_mode(0o777);
+                rustix::fs::mkdirat(parent.map_err(failed)?, path.name(), mode).map_err(failed)
+            }
+        }
+    }
+
+    fn root(&self) -> Result<OwnedFd, Errno> {
+        rustix::fs::open(&self.path, ANCHOR, Mode::empty())
+    }
+
+    fn parent(&self, path: &RemotePath) -> Option<Result<OwnedFd, Errno>> {
+        path.parent().map(|parent| self.open(&parent, ANCHOR))
+    }
+
+    /// Opens what is there already. `XDEV` for a link that leads out of the folder.
+    fn open(&self, path: &RemotePath, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let root = self.root()?;
+        if self.has_openat2.load(Ordering::Relaxed) {
+            match open_beneath(&root, path, flags) {
+                // A kernel or a sandbox that does not know the call.
+                Err(Errno::NOSYS) => self.has_openat2.store(false, Ordering::Relaxed),
+                other => return other,
+            }
+        }
+        open_without_links(root, path, flags)
+    }
+}
+
+fn open_beneath(root: &OwnedFd, path: &RemotePath, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let relative = if path.is_root() { "." } else { &path.as_str()[1..] };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let mut result = Err(Errno::AGAIN);
+    for _ in 0..RESOLVE_TRIES {
+        result = rustix::fs::openat2(root, relative, flags, Mode::empty(), resolve);
+        if !matches!(result, Err(Errno::AGAIN)) {
+            break;
+        }
+    }
+    result
+}
+
+/// The walk for kernels without `openat2`: one component at a time, `LOOP` for any symbolic link.
+fn open_without_links(root: OwnedFd, path: &RemotePath, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let mut current = root;
+    let mut components = path.components().peekable();
+    if components.peek().is_none() {
+        return rustix::fs::openat(&current, ".", flags, Mode::empty());
+    }
+    while let Some(name) = components.next() {
+        let flags = if components.peek().is_some() { ANCHOR } else { flags };
+        current = match rustix::fs::openat(&current, name, flags | OFlags::NOFOLLOW, Mode::empty()) {
+            // With O_DIRECTORY a link is reported as no directory.
+            Err(Errno::NOTDIR) if kind_in(&current, name) == Ok(FileType::Symlink) => return Err(Errno::LOOP),
+            other => other?,
+        };
+    }
+    Ok(current)
+}
+
+/// The entries of an open folder.
+pub(super) struct Listing {
+    directory: Dir,
+    path: RemotePath,
+}
+
+impl Listing {
+    /// The next entries; `None` at the end.
+    pub(super) fn next_page(&mut self) -> Result<Option<Vec<Entry>>, Error> {
+        let failed = |error| failed("list", &self.path, error);
+        let mut page = Vec::new();
+        while page.len() < PAGE_ENTRIES {
+            let Some(item) = self.directory.next() else { break };
+            let item = item.map_err(failed)?;
+            let name = item.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let Some(path) = name.to_str().ok().and_then(|name| self.path.join(name).ok()) else {
+                tracing::warn!(folder = %self.path, ?name, "left an entry out of a listing: its name is not a valid path");
+                continue;
+            };
+            let folder = self.directory.fd().map_err(failed)?;
+            match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => page.push(entry(path, &stat)),
+                // Deleted between the two calls.
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok((!page.is_empty()).then_some(page))
+    }
+}
+
+/// A file on its way to its name. Dropped before [`Temporary::commit`] succeeded, it is removed.
+pub(super) struct Temporary {
+    file: File,
+    leftover: Option<Leftover>,
+    folder: Arc<OwnedFd>,
+    path: RemotePath,
+}
+
+impl Temporary {
+    pub(super) fn append(&mut self, chunks: &[Bytes]) -> Result<(), Error> {
+        for chunk in chunks {
+            self.file.write_all(chunk).map_err(|error| write_failed(&self.path, error))?;
+        }
+        Ok(())
+    }
+
+    /// Puts the file under its name, on the disk itself and not only in the cache.
+    pub(super) fn commit(mut self, if_exists: IfExists) -> Result<Entry, Error> {
+        self.file.sync_all().map_err(|error| write_failed(&self.path, error))?;
+        let path = match &self.leftover {
+            Some(leftover) => self.rename(leftover, if_exists)?,
+            None => self.path.clone(),
+        };
+        if let Some(mut leftover) = self.leftover.take() {
+            leftover.name.clear();
+        }
+        // The name is durable once the folder is on the disk. A folder that may be written to but not read cannot be
+        // opened for that; the file is complete there all the same.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        if let Ok(folder) = rustix::fs::openat(&self.folder, ".", flags, Mode::empty()) {
+            rustix::fs::fsync(folder).map_err(|error| failed("write", &path, error))?;
+        }
+        let stat = rustix::fs::fstat(&self.file).map_err(|error| failed("stat", &path, error))?;
+        Ok(entry(path, &stat))
+    }
+
+    fn rename(&self, leftover: &Leftover, if_exists: IfExists) -> Result<RemotePath, Error> {
+        let target = &self.path;
+        let failed = |error| failed("write", target, error);
+        match if_exists {
+            IfExists::Replace => {
+                rustix::fs::renameat(&self.folder, &*leftover.name, &self.folder, target.name()).map_err(failed)?;
+                Ok(target.clone())
+            }
+            IfExists::Fail => match self.rename_to_free(leftover, target.name()) {
+                Err(Errno::EXIST) => Err(exists("write", target)),
+                other => other.map_err(failed).map(|()| target.clone()),
+            },
+            IfExists::Rename => {
+                let folder = target.parent().unwrap_or_else(RemotePath::root);
+                for number in 0..=ALTERNATIVE_NAMES_MAX {
+                    let path = match number {
+                        0 => target.clone(),
+                        _ => folder.join(&alternative_name(target.name(), number))?,
+                    };
+                    match self.rename_to_free(leftover, path.name()) {
+                        Err(Errno::EXIST) => {}
+                        other => return other.map_err(failed).map(|()| path),
+                    }
+                }
+                Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!("cannot write {target}: it and {ALTERNATIVE_NAMES_MAX} alternative names are taken"),
+                ))
+            }
+        }
+    }
+
+    fn rename_to_free(&self, leftover: &Leftover, name: &str) -> Result<(), Errno> {
+        rename_to_free_name(&self.folder, &leftover.name, &self.folder, name)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let Some(leftover) = self.leftover.take() else { return };
+        // Without a runtime, or when it refuses the task, the leftover is dropped and so removed right here.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(leftover));
+        }
+    }
+}
+
+/// The name of a temporary file, removed when this is dropped; empty when it has become the file itself.
+struct Leftover {
+    folder: Arc<OwnedFd>,
+    name: String,
+}
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        if self.name.is_empty() {
+            return;
+        }
+        if let Err(error) = rustix::fs::unlinkat(&self.folder, &*self.name, AtFlags::empty()) {
+            tracing::warn!(name = self.name, %error, "a temporary file could not be removed");
+        }
+    }
+}
+
+/// Renames, `EXIST` when the new name is taken, in one step where the file system can.
+fn rename_to_free_name(from: &OwnedFd, source: &str, to: &OwnedFd, target: &str) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(from, source, to, target, RenameFlags::NOREPLACE) {
+        // File systems without the flag, such as NFS: a hard link never replaces anything either.
+        Err(Errno::INVAL | Errno::NOSYS) if kind_in(from, source) != Ok(FileType::Directory) => {
+            rustix::fs::linkat(from, source, to, target, AtFlags::empty())?;
+            rustix::fs::unlinkat(from, source, AtFlags::empty())
+        }
+        other => other,
+    }
+}
+
+fn kind_in(folder: &OwnedFd, name: &str) -> Result<FileType, Errno> {
+    let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(stat.st_mode))
+}
+
+fn entry(path: RemotePath, stat: &Stat) -> Entry {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => EntryKind::File,
+        FileType::Directory => EntryKind::Directory,
+        FileType::Symlink => EntryKind::Symlink,
+        _ => EntryKind::Other,
+    };
+    let is_file = kind == EntryKind::File;
+    let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec as u32);
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let modified = if seconds >= 0 {
+        SystemTime::UNIX_EPOCH.checked_add(whole)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_sub(whole)
+    };
+    Entry {
+        path,
+        kind,
+        size: is_file.then_some(stat.st_size.max(0) as u64),
+        modified: modified.and_then(|time| time.checked_add(Duration::from_nanos(u64::from(nanoseconds)))),
+        revision: is_file
+            .then(|| format!("{:x}-{:x}-{seconds:x}.{nanoseconds:09}", stat.st_ino, stat.st_size)),
+    }
+}
+
+fn exists(operation: &str, path: &RemotePath) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("cannot {operation} {path}: it exists already"))
+}
+
+fn is_a_folder(operation: &str, path: &RemotePath) -> Error {
+    Error::new(ErrorKind::Conflict, format!("cannot {operation} {path}: it is a folder"))
+}
+
+fn write_failed(path: &RemotePath, error: std::io::Error) -> Error {
+    match Errno::from_io_error(&error) {
+        Some(errno) => failed("write", path, errno),
+        None => Error::new(ErrorKind::Interrupted, format!("writing {path} broke off")).with_source(error),
+    }
+}
+
+fn failed(operation: &str, path: &RemotePath, error: Errno) -> Error {
+    let (kind, what) = match error {
+        Errno::NOENT => (ErrorKind::NotFound, "nothing is there"),
+        Errno::EXIST => (ErrorKind::AlreadyExists, "it exists already"),
+        Errno::ACCESS | Errno::PERM => (ErrorKind::Denied, "the host's user has no permission"),
+        Errno::ROFS => (ErrorKind::Denied, "the file system is mounted read-only"),
+        Errno::XDEV => (ErrorKind::Denied, "a symbolic link on the way is absolute or leads out of the folder"),
+        Errno::LOOP => (ErrorKind::Denied, "a symbolic link on the way cannot be followed"),
+        Errno::NOTEMPTY => (ErrorKind::Conflict, "the folder is not empty"),
+        Errno::ISDIR => (ErrorKind::Conflict, "it is a folder"),
+        Errno::NOTDIR => (ErrorKind::Conflict, "it, or what leads to it, is not a folder"),
+        Errno::BUSY | Errno::TXTBSY => (ErrorKind::Conflict, "it is in use"),
+        // A pipe, a socket or a device without anything behind it.
+        Errno::NXIO | Errno::NODEV => (ErrorKind::Conflict, "it is not a regular file"),
+        Errno::NAMETOOLONG => (ErrorKind::Invalid, "the name is too long for the file system"),
+        Errno::INVAL => (ErrorKind::Invalid, "the file system does not take it"),
+        Errno::FBIG => (ErrorKind::TooLarge, "the file system does not take files as large"),
+        Errno::NOSPC | Errno::DQUOT => (ErrorKind::Unavailable, "the disk is full"),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => (ErrorKind::Unavailable, "the host is out of resources"),
+        _ => (ErrorKind::Unavailable, "the file system reports an error"),
+    };
+    let message = format!("cannot {operation} {path}: {what}");
+    Error::new(kind, message).with_source(std::io::Error::from(error))
+}
