@@ -1,21 +1,49 @@
-//! A Dropbox account as a connection.
+//! A Dropbox account as a connection: the verbs of a file-like remote, and the account behind it.
+//!
+//! Here is what Dropbox makes of each verb. Calls, their retries and tokens are in [`call`], content in [`upload`] and
+//! [`download`], the meaning of refusals in [`failure`]. Knows no grants and no guests.
 
 mod account;
+mod call;
+mod download;
+mod failure;
+mod hash;
+mod pace;
+mod token;
+mod upload;
+mod wire;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use secrecy::SecretString;
-use url::Url;
+use serde_json::json;
+use url::{Host, Url};
 
 use crate::Common;
-use crate::backend::{Backend, ByteRange, Entry, IfExists, Pages};
+use crate::backend::{Backend, ByteRange, Entry, EntryKind, IfExists, Pages};
 use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
+use crate::http::client::Client;
 use crate::path::RemotePath;
 
+use call::Caller;
+use failure::{Call, Failure};
+use pace::Pace;
+use token::Tokens;
+use upload::Upload;
+use wire::{Changed, Kind, Listing, Metadata as WireMetadata, write_path};
+
 pub use account::{Account, Metadata, MetadataKind, Page, UploadOptions, WriteMode};
+
+/// Entries of one page: few enough that a page of the longest paths stays small, many enough that a large folder
+/// takes few calls. Dropbox allows 2000.
+const PAGE_ENTRIES: u32 = 500;
+
+/// Pages without an entry that a listing bears in a row. Dropbox sends such pages, but not without end.
+const EMPTY_PAGES_MAX: u32 = 100;
 
 /// The settings of a connection of type `dropbox`.
 #[derive(Debug, Clone)]
@@ -71,46 +99,273 @@ impl Config {
 }
 
 /// A Dropbox account.
-pub struct Dropbox {}
+pub struct Dropbox {
+    caller: Arc<Caller>,
+}
 
 impl Dropbox {
     /// An account by its settings. Nothing is opened.
     ///
     /// # Errors
-    /// `Invalid` for settings that cannot work.
-    pub fn new(_config: Config, _common: &Common, _egress: Arc<Egress>) -> Result<Self, Error> {
-        Ok(Self {})
+    /// `Invalid` for a URL that is not `https` (`http` is for addresses of this machine only, because tokens travel
+    /// in each request) or has a query, and for an unusable certificate authority or user agent.
+    pub fn new(config: Config, common: &Common, egress: Arc<Egress>) -> Result<Self, Error> {
+        let authority = config.certificate_authority.as_deref();
+        let client = Client::new(common, egress, authority, config.user_agent.as_deref())?;
+        let tokens = Tokens::new(config.credentials, checked(config.token_url, "token-url")?);
+        let caller = Caller {
+            client,
+            tokens,
+            pace: Pace::default(),
+            api_url: folder(checked(config.api_url, "api-url")?),
+            content_url: folder(checked(config.content_url, "content-url")?),
+        };
+        Ok(Self { caller: Arc::new(caller) })
+    }
+
+    /// The entry that an answer describes. Its folder is the one that was asked about, because Dropbox tells only the
+    /// last component of a path in its true case.
+    fn entry(folder: &RemotePath, metadata: &WireMetadata) -> Result<Entry, Error> {
+        Ok(Entry {
+            path: folder.join(&metadata.name)?,
+            kind: match metadata.kind() {
+                Kind::File => EntryKind::File,
+                Kind::Folder => EntryKind::Directory,
+                Kind::Symlink => EntryKind::Symlink,
+                Kind::Deleted | Kind::Other => EntryKind::Other,
+            },
+            size: metadata.size,
+            modified: metadata.server_modified,
+            revision: metadata.rev.clone(),
+        })
+    }
+
+    fn entry_at(path: &RemotePath, metadata: &WireMetadata) -> Result<Entry, Error> {
+        Self::entry(&path.parent().unwrap_or_else(RemotePath::root), metadata)
+    }
+
+    async fn pages(&self, path: &RemotePath, limit: u32) -> Result<Pages, Error> {
+        let first = self.caller.list_folder(path, false, limit).await?;
+        let (caller, folder) = (Arc::clone(&self.caller), path.clone());
+        let pages = stream::try_unfold((Some(first), None, 0), move |(page, cursor, empty)| {
+            let (caller, folder) = (Arc::clone(&caller), folder.clone());
+            async move {
+                let page = match (page, cursor) {
+                    (Some(page), _) => page,
+                    (None, Some(cursor)) => caller.list_folder_continue(&folder, cursor).await?,
+                    (None, None) => return Ok::<_, Error>(None),
+                };
+                let empty = if page.entries.is_empty() { empty + 1 } else { 0 };
+                if empty > EMPTY_PAGES_MAX {
+                    return Err(Error::new(
+                        ErrorKind::Unavailable,
+                        format!("Dropbox answers the listing of {folder} with empty pages without end"),
+                    ));
+                }
+                let entries: Vec<Entry> = page.entries.iter().filter_map(|found| listed(&folder, found)).collect();
+                let cursor = page.has_more.then_some(page.cursor);
+                Ok(Some((entries, (None, cursor, empty))))
+            }
+        });
+        Ok(pages.try_filter(|entries| std::future::ready(!entries.is_empty())).boxed())
+    }
+
+    /// Makes way for a rename that replaces: deletes the file at `target`, and only that very revision of it.
+    async fn make_way(&self, source: &RemotePath, target: &RemotePath) -> Result<String, Error> {
+        let found = self.caller.get_metadata(source).await?;
+        let in_the_way = self.caller.get_metadata(target).await?;
+        if found.id.is_some() && found.id == in_the_way.id {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{source} and {target} are one file to Dropbox, which does not rename between cases"),
+            ));
+        }
+        let Some(rev) = in_the_way.rev.filter(|_| in_the_way.tag.as_deref() == Some("file")) else {
+            return Err(Error::new(ErrorKind::Conflict, format!("{target} is a folder, which no rename replaces")));
+        };
+        let call = Call { route: "files/delete_v2", subject: target.as_str(), repeatable: false };
+        self.caller.rpc::<Changed>(&call, &json!({ "path": write_path(target), "parent_rev": rev })).await?;
+        Ok(rev)
     }
 }
 
-fn later<T>() -> Result<T, Error> {
-    Err(Error::new(ErrorKind::Unsupported, "not yet"))
+/// The entry of a listing; `None` for what is no entry now, and for names that no path may have.
+fn listed(folder: &RemotePath, metadata: &WireMetadata) -> Option<Entry> {
+    if metadata.kind() == Kind::Deleted {
+        return None;
+    }
+    Dropbox::entry(folder, metadata)
+        .inspect_err(|error| tracing::warn!(folder = folder.as_str(), %error, "an entry of the listing is left out"))
+        .ok()
+}
+
+fn checked(url: Url, setting: &str) -> Result<Url, Error> {
+    let this_machine = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    let secure = url.scheme() == "https" || (url.scheme() == "http" && this_machine);
+    if !secure || !url.has_host() || url.query().is_some() || url.fragment().is_some() {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("{setting} must be an https URL without a query: tokens travel in each request"),
+        ));
+    }
+    Ok(url)
+}
+
+/// A URL that others can be joined to.
+fn folder(mut url: Url) -> Url {
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    url
+}
+
+/// The calls that more than one verb needs.
+impl Caller {
+    async fn get_metadata(&self, path: &RemotePath) -> Result<WireMetadata, Failure> {
+        let call = Call { route: "files/get_metadata", subject: path.as_str(), repeatable: true };
+        self.rpc(&call, &json!({ "path": write_path(path) })).await
+    }
+
+    async fn list_folder(&self, path: &RemotePath, recursive: bool, limit: u32) -> Result<Listing, Failure> {
+        let call = Call { route: "files/list_folder", subject: path.as_str(), repeatable: true };
+        self.rpc(&call, &json!({ "path": write_path(path), "recursive": recursive, "limit": limit })).await
+    }
+
+    async fn list_folder_continue(&self, path: &RemotePath, cursor: String) -> Result<Listing, Failure> {
+        let call = Call { route: "files/list_folder/continue", subject: path.as_str(), repeatable: true };
+        self.rpc(&call, &json!({ "cursor": cursor })).await
+    }
+
+    async fn delete(&self, path: &RemotePath) -> Result<WireMetadata, Failure> {
+        let call = Call { route: "files/delete_v2", subject: path.as_str(), repeatable: false };
+        Ok(self.rpc::<Changed>(&call, &json!({ "path": write_path(path) })).await?.metadata)
+    }
+
+    async fn create_folder(&self, path: &RemotePath) -> Result<WireMetadata, Failure> {
+        if path.is_root() {
+            return Err(Error::new(ErrorKind::AlreadyExists, "the root folder is always there").into());
+        }
+        let call = Call { route: "files/create_folder_v2", subject: path.as_str(), repeatable: false };
+        let argument = json!({ "path": write_path(path), "autorename": false });
+        Ok(self.rpc::<Changed>(&call, &argument).await?.metadata)
+    }
+
+    async fn rename(&self, source: &RemotePath, target: &RemotePath) -> Result<(), Failure> {
+        let call = Call { route: "files/move_v2", subject: source.as_str(), repeatable: false };
+        let argument = json!({ "from_path": write_path(source), "to_path": write_path(target), "autorename": false });
+        self.rpc::<Changed>(&call, &argument).await.map(|_| ())
+    }
+}
+
+fn root_is_a_folder() -> Error {
+    Error::new(ErrorKind::Conflict, "the root of the account is a folder, not a file")
 }
 
 #[async_trait]
 impl Backend for Dropbox {
     async fn ping(&self) -> Result<(), Error> {
-        later()
+        self.caller.list_folder(&RemotePath::root(), false, 1).await?;
+        Ok(())
     }
-    async fn stat(&self, _path: &RemotePath) -> Result<Entry, Error> {
-        later()
+
+    async fn stat(&self, path: &RemotePath) -> Result<Entry, Error> {
+        if path.is_root() {
+            // Dropbox has no metadata of the root; that it answers is all there is to find out.
+            self.ping().await?;
+            let path = path.clone();
+            return Ok(Entry { path, kind: EntryKind::Directory, size: None, modified: None, revision: None });
+        }
+        Self::entry_at(path, &self.caller.get_metadata(path).await?)
     }
-    async fn list(&self, _path: &RemotePath) -> Result<Pages, Error> {
-        later()
+
+    async fn list(&self, path: &RemotePath) -> Result<Pages, Error> {
+        self.pages(path, PAGE_ENTRIES).await
     }
-    async fn read(&self, _path: &RemotePath, _range: ByteRange) -> Result<Content, Error> {
-        later()
+
+    async fn read(&self, path: &RemotePath, range: ByteRange) -> Result<Content, Error> {
+        if path.is_root() {
+            return Err(root_is_a_folder());
+        }
+        if range == ByteRange::ALL {
+            return Ok(self.caller.download(path).await?.1);
+        }
+        Ok(self.caller.download_range(path, range).await?)
     }
-    async fn write(&self, _path: &RemotePath, _content: Content, _if_exists: IfExists) -> Result<Entry, Error> {
-        later()
+
+    async fn write(&self, path: &RemotePath, content: Content, if_exists: IfExists) -> Result<Entry, Error> {
+        if path.is_root() {
+            return Err(root_is_a_folder());
+        }
+        let upload = Upload {
+            path,
+            mode: if if_exists == IfExists::Replace { json!("overwrite") } else { json!("add") },
+            autorename: if_exists == IfExists::Rename,
+            strict_conflict: if_exists != IfExists::Replace,
+            client_modified: None,
+            mute: false,
+        };
+        let metadata = self.caller.upload(&upload, content).await.map_err(|failure| {
+            if failure.is("path/conflict/folder") { failure.of_kind(ErrorKind::Conflict) } else { failure.into() }
+        })?;
+        Self::entry_at(path, &metadata)
     }
-    async fn delete(&self, _path: &RemotePath) -> Result<(), Error> {
-        later()
+
+    /// Dropbox deletes folders with all that is in them, so an empty page comes first. What someone puts into the
+    /// folder between the two calls is deleted with it, and can be restored in Dropbox.
+    async fn delete(&self, path: &RemotePath) -> Result<(), Error> {
+        match self.caller.list_folder(path, false, 1).await {
+            // It is a file.
+            Err(failure) if failure.is("path/not_folder") => {}
+            Err(failure) => return Err(failure.into()),
+            Ok(first) => {
+                let empty = first.entries.is_empty()
+                    && (!first.has_more || self.pages(path, 1).await?.try_next().await?.is_none());
+                if !empty {
+                    let message = format!("{path} is a folder that is not empty; delete what is in it first");
+                    return Err(Error::new(ErrorKind::Conflict, message));
+                }
+            }
+        }
+        self.caller.delete(path).await?;
+        Ok(())
     }
-    async fn rename(&self, _source: &RemotePath, _target: &RemotePath, _if_exists: IfExists) -> Result<(), Error> {
-        later()
+
+    /// Dropbox never replaces in a move. To replace, the target is deleted first, so that for a moment there is none.
+    async fn rename(&self, source: &RemotePath, target: &RemotePath, if_exists: IfExists) -> Result<(), Error> {
+        if if_exists == IfExists::Rename {
+            return Err(Error::new(ErrorKind::Unsupported, "a rename cannot choose a free name; name the target"));
+        }
+        if source == target {
+            self.caller.get_metadata(source).await?;
+            return match if_exists {
+                IfExists::Replace => Ok(()),
+                _ => Err(Error::new(ErrorKind::AlreadyExists, format!("{target} is the source itself"))),
+            };
+        }
+        match self.caller.rename(source, target).await {
+            Ok(()) => Ok(()),
+            Err(failure) if if_exists == IfExists::Replace && failure.is("to/conflict") => {
+                let replaced = self.make_way(source, target).await?;
+                self.caller.rename(source, target).await.map_err(|failure| {
+                    let error = Error::from(failure);
+                    let message = format!(
+                        "{target} made way for {source}, which then could not be moved; revision {replaced} of \
+                         {target} can be restored in Dropbox"
+                    );
+                    Error::new(error.kind(), message).with_source(error)
+                })
+            }
+            Err(failure) => Err(failure.into()),
+        }
     }
-    async fn make_directory(&self, _path: &RemotePath) -> Result<(), Error> {
-        later()
+
+    async fn make_directory(&self, path: &RemotePath) -> Result<(), Error> {
+        self.caller.create_folder(path).await?;
+        Ok(())
     }
 }

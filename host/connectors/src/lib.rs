@@ -137,7 +137,7 @@ impl Remote {
     pub fn dropbox(&self) -> Option<dropbox::Account> {
         match &self.shared.protocol {
             Protocol::Dropbox(client) => {
-                Some(dropbox::Account::new(Arc::clone(client), self.shared.common.root.clone()))
+                Some(dropbox::Account::new(self.clone(), Arc::clone(client), self.shared.common.root.clone()))
             }
             _ => None,
         }

@@ -1,12 +1,23 @@
-//! What only Dropbox has, on paths within a connection's root. The interface `dropbox` of the contract with guests.
+//! What only Dropbox has, on paths within a root: the operations of the interface `dropbox`.
+//!
+//! They take their place among the connection's operations like those of [`Remote`]. Entries outside of the root are
+//! left out of every answer. Knows no call's details.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde_json::json;
+
+use super::upload::Upload;
+use super::wire::{self, Kind, Listing, write_time};
+use super::{Dropbox, PAGE_ENTRIES};
 use crate::content::Content;
-use crate::dropbox::Dropbox;
 use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
+use crate::{Remote, held_with};
+
+/// Longest cursor and revision taken from a caller: many times what Dropbox makes, and still a small request.
+const CURSOR_BYTES_MAX: usize = 16 * 1024;
 
 /// What to do when the target of an upload exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,71 +88,236 @@ pub struct Page {
     pub has_more: bool,
 }
 
-/// The account behind a connection, for what only Dropbox has.
+/// The account behind a connection, confined to a root; cheap to clone.
 #[derive(Clone)]
 pub struct Account {
-    _client: Arc<Dropbox>,
-    _root: RemotePath,
+    remote: Remote,
+    client: Arc<Dropbox>,
+    root: RemotePath,
 }
 
 impl Account {
-    pub(crate) fn new(client: Arc<Dropbox>, root: RemotePath) -> Self {
-        Self { _client: client, _root: root }
+    pub(crate) fn new(remote: Remote, client: Arc<Dropbox>, root: RemotePath) -> Self {
+        Self { remote, client, root }
     }
 
-    /// Uploads.
-    ///
-    /// # Errors
-    /// `TooLarge`.
-    pub async fn upload(&self, _: &RemotePath, _: Content, _: UploadOptions) -> Result<Metadata, Error> {
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+    /// The same account, confined to a folder of this one: paths are then told relative to it.
+    #[must_use]
+    pub fn within(&self, folder: &RemotePath) -> Self {
+        Self { root: folder.below(&self.root), ..self.clone() }
     }
 
-    /// A file's metadata and content.
+    /// Uploads up to 150 MiB in one request, streamed, and verifies the content hash: the file appears whole or not
+    /// at all.
     ///
     /// # Errors
-    /// `NotFound`.
-    pub async fn download(&self, _: &RemotePath) -> Result<(Metadata, Content), Error> {
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+    /// `TooLarge` beyond that; `AlreadyExists` with [`WriteMode::Add`], `Conflict` with [`WriteMode::Update`] for
+    /// another revision; `Conflict` when a folder of the path is a file; and what `content` reports.
+    pub async fn upload(
+        &self,
+        path: &RemotePath,
+        content: Content,
+        options: UploadOptions,
+    ) -> Result<Metadata, Error> {
+        self.not_the_root("upload to", path)?;
+        let update = matches!(options.mode, WriteMode::Update(_));
+        let outside = path.below(&self.root);
+        let upload = Upload {
+            path: &outside,
+            mode: match options.mode {
+                WriteMode::Add => json!("add"),
+                WriteMode::Overwrite => json!("overwrite"),
+                WriteMode::Update(revision) => {
+                    bounded("revision", &revision)?;
+                    json!({ ".tag": "update", "update": revision })
+                }
+            },
+            autorename: options.autorename,
+            // Otherwise an update of a revision that was deleted meanwhile would make the file anew.
+            strict_conflict: update,
+            client_modified: options.client_modified.map(write_time).transpose()?,
+            mute: options.mute,
+        };
+        let _permit = self.remote.permit().await?;
+        let work = async {
+            self.client.caller.upload(&upload, content).await.map_err(|failure| {
+                if update && failure.is("path/conflict") {
+                    failure.of_kind(ErrorKind::Conflict)
+                } else {
+                    Error::from(failure)
+                }
+            })
+        };
+        let metadata = self.remote.logged("dropbox-upload", &outside, work).await?;
+        Ok(self.told_of(path, metadata))
+    }
+
+    /// A file's metadata and content, pulled as it is consumed. A content hash that does not match is an error item
+    /// before the end.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for a folder; `Unsupported` for what Dropbox only exports.
+    pub async fn download(&self, path: &RemotePath) -> Result<(Metadata, Content), Error> {
+        let outside = path.below(&self.root);
+        if outside.is_root() {
+            return Err(super::root_is_a_folder());
+        }
+        let permit = self.remote.permit().await?;
+        let work = async { Ok(self.client.caller.download(&outside).await?) };
+        let (metadata, content) = self.remote.logged("dropbox-download", &outside, work).await?;
+        Ok((self.told_of(path, metadata), held_with(content, permit)))
     }
 
     /// What is at a path.
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn get_metadata(&self, _: &RemotePath) -> Result<Metadata, Error> {
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+    pub async fn get_metadata(&self, path: &RemotePath) -> Result<Metadata, Error> {
+        let outside = path.below(&self.root);
+        if outside.is_root() {
+            // Dropbox has no metadata of its root.
+            return Ok(Metadata {
+                kind: MetadataKind::Folder,
+                name: String::new(),
+                path: RemotePath::root(),
+                id: None,
+                revision: None,
+                size: None,
+                content_hash: None,
+                server_modified: None,
+                client_modified: None,
+            });
+        }
+        let _permit = self.remote.permit().await?;
+        let work = async { Ok(self.client.caller.get_metadata(&outside).await?) };
+        let metadata = self.remote.logged("dropbox-get-metadata", &outside, work).await?;
+        Ok(self.told_of(path, metadata))
     }
 
-    /// The first page of a folder's entries.
+    /// The first page of a folder's entries, of everything below it when `recursive`.
     ///
     /// # Errors
-    /// `NotFound`.
-    pub async fn list_folder(&self, _: &RemotePath, _recursive: bool) -> Result<Page, Error> {
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+    /// `NotFound`; `Conflict` when it is not a folder.
+    pub async fn list_folder(&self, path: &RemotePath, recursive: bool) -> Result<Page, Error> {
+        let outside = path.below(&self.root);
+        let _permit = self.remote.permit().await?;
+        let work = async { Ok(self.client.caller.list_folder(&outside, recursive, PAGE_ENTRIES).await?) };
+        let listing = self.remote.logged("dropbox-list-folder", &outside, work).await?;
+        let mut page = self.page(listing);
+        // A recursive listing begins with the folder itself.
+        page.entries.retain(|entry| !same_to_dropbox(entry.path.as_str(), path.as_str()));
+        Ok(page)
     }
 
-    /// The next page after a cursor.
+    /// The next page after a cursor. A cursor from elsewhere gives nothing but what is within this root.
     ///
     /// # Errors
-    /// `Conflict`: the cursor was reset.
-    pub async fn list_folder_continue(&self, _cursor: &str) -> Result<Page, Error> {
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+    /// `Conflict`: the cursor was reset, list anew. `Invalid` for what has never been a cursor.
+    pub async fn list_folder_continue(&self, cursor: &str) -> Result<Page, Error> {
+        bounded("cursor", cursor)?;
+        let _permit = self.remote.permit().await?;
+        let work = async { Ok(self.client.caller.list_folder_continue(&self.root, cursor.to_owned()).await?) };
+        let listing = self.remote.logged("dropbox-list-folder-continue", &self.root, work).await?;
+        Ok(self.page(listing))
     }
 
     /// Deletes a file, or a folder with all that is in it.
     ///
     /// # Errors
-    /// `NotFound`.
-    pub async fn delete(&self, _: &RemotePath) -> Result<Metadata, Error> {
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+    /// `NotFound`; `Invalid` for the root.
+    pub async fn delete(&self, path: &RemotePath) -> Result<Metadata, Error> {
+        self.not_the_root("delete", path)?;
+        let outside = path.below(&self.root);
+        let _permit = self.remote.permit().await?;
+        let work = async { Ok(self.client.caller.delete(&outside).await?) };
+        let metadata = self.remote.logged("dropbox-delete", &outside, work).await?;
+        Ok(self.told_of(path, metadata))
     }
 
     /// Creates a folder and its missing parents.
     ///
     /// # Errors
-    /// `AlreadyExists`.
-    pub async fn create_folder(&self, _: &RemotePath) -> Result<Metadata, Error> {
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+    /// `AlreadyExists` when something is there.
+    pub async fn create_folder(&self, path: &RemotePath) -> Result<Metadata, Error> {
+        let outside = path.below(&self.root);
+        let _permit = self.remote.permit().await?;
+        let work = async { Ok(self.client.caller.create_folder(&outside).await?) };
+        let metadata = self.remote.logged("dropbox-create-folder", &outside, work).await?;
+        Ok(self.told_of(path, metadata))
+    }
+
+    fn not_the_root(&self, operation: &str, path: &RemotePath) -> Result<(), Error> {
+        if path.is_root() {
+            let name = self.remote.name();
+            return Err(Error::new(ErrorKind::Invalid, format!("cannot {operation} the root of connection {name}")));
+        }
+        Ok(())
+    }
+
+    fn page(&self, listing: Listing) -> Page {
+        let Listing { entries, cursor, has_more } = listing;
+        let entries = entries
+            .into_iter()
+            .filter_map(|metadata| {
+                let path = self.inside(&metadata)?;
+                (!path.is_root()).then(|| told(path, metadata))
+            })
+            .collect();
+        Page { entries, cursor, has_more }
+    }
+
+    /// What an answer says of the entry that was asked about.
+    fn told_of(&self, asked: &RemotePath, metadata: wire::Metadata) -> Metadata {
+        let path = self.inside(&metadata).unwrap_or_else(|| {
+            // Entries that are not mounted have no path, and the one that was asked about is as good.
+            asked.parent().and_then(|folder| folder.join(&metadata.name).ok()).unwrap_or_else(|| asked.clone())
+        });
+        told(path, metadata)
+    }
+
+    /// The path of an entry within the root; `None` when it lies outside, or no path may be like that. Dropbox tells
+    /// the folders of a path in any case, so the root is matched whatever its case.
+    fn inside(&self, metadata: &wire::Metadata) -> Option<RemotePath> {
+        let text = metadata.path_display.as_deref().or(metadata.path_lower.as_deref())?;
+        let path = RemotePath::parse(text)
+            .inspect_err(|error| tracing::warn!(%error, "an entry of Dropbox is left out"))
+            .ok()?;
+        let mut components = path.components();
+        for expected in self.root.components() {
+            if !same_to_dropbox(components.next()?, expected) {
+                return None;
+            }
+        }
+        components.try_fold(RemotePath::root(), |path, name| path.join(name).ok())
+    }
+}
+
+/// Whether two names or paths are one to Dropbox, which does not tell cases apart.
+fn same_to_dropbox(one: &str, other: &str) -> bool {
+    one == other || one.to_lowercase() == other.to_lowercase()
+}
+
+fn bounded(what: &str, text: &str) -> Result<(), Error> {
+    if text.is_empty() || text.len() > CURSOR_BYTES_MAX {
+        return Err(Error::new(ErrorKind::Invalid, format!("{} bytes are no {what} of Dropbox", text.len())));
+    }
+    Ok(())
+}
+
+fn told(path: RemotePath, metadata: wire::Metadata) -> Metadata {
+    Metadata {
+        kind: match metadata.kind() {
+            Kind::File | Kind::Symlink | Kind::Other => MetadataKind::File,
+            Kind::Folder => MetadataKind::Folder,
+            Kind::Deleted => MetadataKind::Deleted,
+        },
+        name: metadata.name,
+        path,
+        id: metadata.id,
+        revision: metadata.rev,
+        size: metadata.size,
+        content_hash: metadata.content_hash,
+        server_modified: metadata.server_modified,
+        client_modified: metadata.client_modified,
     }
 }

@@ -1,0 +1,232 @@
+//! One call to Dropbox: token, pace, request, answer. Everything that all routes have in common.
+//!
+//! A call is tried again when Dropbox asks for a wait, and once when its token has expired; nothing else is repeated
+//! here. Knows no route's arguments and no file.
+
+use std::time::Duration;
+
+use ::http::{HeaderValue, Method, StatusCode, header};
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::failure::{Call, Failure, Problem, Refused, classify, presentable_id};
+use super::pace::{OutOfPatience, Pace};
+use super::token::Tokens;
+use super::wire::header_json;
+use crate::error::{Error, ErrorKind};
+use crate::http::client::{Client, failed};
+
+/// Longest JSON answer: a page of [`super::PAGE_ENTRIES`] entries with paths of the longest kind, and some.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Longest body of a refusal that is read: those of Dropbox have a few hundred bytes.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+
+/// What all calls to one account share.
+pub(super) struct Caller {
+    pub(super) client: Client,
+    pub(super) tokens: Tokens,
+    pub(super) pace: Pace,
+    pub(super) api_url: Url,
+    pub(super) content_url: Url,
+}
+
+impl Caller {
+    /// A call with its argument and its answer in JSON.
+    pub(super) async fn rpc<T: DeserializeOwned>(
+        &self,
+        call: &Call<'_>,
+        argument: &(impl Serialize + Sync),
+    ) -> Result<T, Failure> {
+        let url = route_url(&self.api_url, call.route)?;
+        let json: Bytes = serde_json::to_vec(argument)
+            .map_err(|error| {
+                Error::new(ErrorKind::Internal, format!("cannot write the argument of {}", call.route))
+                    .with_source(error)
+            })?
+            .into();
+        let answer = self
+            .send(call, || {
+                let mut request = reqwest::Request::new(Method::POST, url.clone());
+                request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                *request.body_mut() = Some(json.clone().into());
+                Some(request)
+            })
+            .await?;
+        answer.json(call).await
+    }
+
+    /// A request of a route that carries content, with its argument in a header.
+    pub(super) fn content_request(
+        &self,
+        call: &Call<'_>,
+        argument: &impl Serialize,
+    ) -> Result<reqwest::Request, Error> {
+        let mut request = reqwest::Request::new(Method::POST, route_url(&self.content_url, call.route)?);
+        request.headers_mut().insert("dropbox-api-arg", header_json(argument)?);
+        Ok(request)
+    }
+
+    /// Sends what `request` makes, once for each try; `None` from it means that there can be no further try. The
+    /// answer is a success, or says that a range is not there.
+    pub(super) async fn send(
+        &self,
+        call: &Call<'_>,
+        mut request: impl FnMut() -> Option<reqwest::Request> + Send,
+    ) -> Result<Answer, Failure> {
+        let mut patience = self.pace.patience();
+        let mut token_renewed = false;
+        let mut last: Option<Error> = None;
+        loop {
+            let Some(request) = request() else {
+                let nothing = || Error::new(ErrorKind::Internal, format!("{} has nothing to send", call.route));
+                return Err(last.unwrap_or_else(nothing).into());
+            };
+            if let Err(OutOfPatience(wait)) = patience.turn().await {
+                return Err(rate_limited(call, wait).into());
+            }
+            let mut used = None;
+            let problem = match self.attempt(call, request, &mut used).await {
+                Ok(answer) => return Ok(answer),
+                Err(problem) => problem,
+            };
+            last = Some(match problem {
+                Problem::Final(failure) => return Err(failure),
+                Problem::Expired(error) => {
+                    let another = match used {
+                        Some(token) if !token_renewed => self.tokens.reject(&token).await,
+                        _ => false,
+                    };
+                    if !another {
+                        return Err(error.into());
+                    }
+                    token_renewed = true;
+                    // For content that cannot be sent twice; otherwise the next try decides.
+                    Error::new(
+                        ErrorKind::Interrupted,
+                        format!("{} of {}: the access token expired meanwhile; try again", call.route, call.subject),
+                    )
+                    .with_source(error)
+                }
+                Problem::Busy { asked, error } => {
+                    tracing::warn!(route = call.route, asked_seconds = asked.map(|wait| wait.as_secs()), %error, "waiting");
+                    match patience.told_to_wait(asked) {
+                        Ok(()) => error.with_retry_after(asked.unwrap_or_default()),
+                        Err(OutOfPatience(wait)) => return Err(error.with_retry_after(wait).into()),
+                    }
+                }
+            });
+        }
+    }
+
+    /// One try. The token that it used is told even if it fails.
+    async fn attempt(
+        &self,
+        call: &Call<'_>,
+        mut request: reqwest::Request,
+        used: &mut Option<SecretString>,
+    ) -> Result<Answer, Problem> {
+        let token = used.insert(self.tokens.get(&self.client).await?);
+        let bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()));
+        // The cause would print what it was made from.
+        let mut bearer = bearer
+            .map_err(|_| Error::new(ErrorKind::Invalid, "the access token has characters that no access token has"))?;
+        bearer.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, bearer);
+        let answer = Answer::new(call, self.client.send(request).await?);
+        if answer.status().is_success() || answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            return Ok(answer);
+        }
+        Err(answer.into_problem(call, |_| None).await)
+    }
+}
+
+fn rate_limited(call: &Call<'_>, wait: Duration) -> Error {
+    Error::new(
+        ErrorKind::RateLimited,
+        format!(
+            "{} of {}: Dropbox asked for a pause of this account, {} s of which are left; try again then",
+            call.route,
+            call.subject,
+            wait.as_secs_f32().ceil()
+        ),
+    )
+    .with_retry_after(wait)
+}
+
+fn route_url(base: &Url, route: &str) -> Result<Url, Error> {
+    base.join(&format!("2/{route}"))
+        .map_err(|error| Error::new(ErrorKind::Invalid, format!("no URL can be made from {base}")).with_source(error))
+}
+
+/// An answer of Dropbox whose body is still on its way.
+pub(super) struct Answer {
+    response: reqwest::Response,
+    request_id: String,
+}
+
+impl Answer {
+    pub(super) fn new(call: &Call<'_>, response: ::http::Response<reqwest::Body>) -> Self {
+        let id = response.headers().get("x-dropbox-request-id").and_then(|id| id.to_str().ok());
+        let request_id = presentable_id(id);
+        tracing::debug!(route = call.route, status = response.status().as_u16(), request_id, "answer of Dropbox");
+        Self { response: response.into(), request_id }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    pub(super) fn headers(&self) -> &header::HeaderMap {
+        self.response.headers()
+    }
+
+    /// The body as JSON.
+    pub(super) async fn json<T: DeserializeOwned>(mut self, call: &Call<'_>) -> Result<T, Failure> {
+        let body = self.body(ANSWER_BYTES_MAX).await?;
+        serde_json::from_slice(&body).map_err(|error| {
+            Error::new(
+                ErrorKind::Unavailable,
+                format!("the answer to {} of {} is not one of Dropbox (request {})", call.route, call.subject, self.request_id),
+            )
+            .with_source(error)
+            .into()
+        })
+    }
+
+    /// The body as a stream.
+    pub(super) fn into_stream(self) -> BoxStream<'static, Result<Bytes, Error>> {
+        self.response.bytes_stream().map(|chunk| chunk.map_err(|error| failed("Dropbox", error))).boxed()
+    }
+
+    /// What a refusal asks for; `known` recognises bodies that are particular to an endpoint.
+    pub(super) async fn into_problem(mut self, call: &Call<'_>, known: impl FnOnce(&[u8]) -> Option<Error>) -> Problem {
+        // The status alone says enough where the body cannot be had.
+        let body = self.body(REFUSAL_BYTES_MAX).await.unwrap_or_default();
+        let status = self.status();
+        if let Some(error) = known(&body).filter(|_| status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS)
+        {
+            return error.into();
+        }
+        let retry_after = self.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        classify(call, &Refused { status, retry_after, request_id: &self.request_id, body: &body })
+    }
+
+    async fn body(&mut self, limit: usize) -> Result<Vec<u8>, Error> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.response.chunk().await.map_err(|error| failed("Dropbox", error))? {
+            if body.len() + chunk.len() > limit {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!("an answer of Dropbox is longer than {limit} bytes (request {})", self.request_id),
+                ));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}

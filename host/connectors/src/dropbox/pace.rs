@@ -1,0 +1,131 @@
+//! When to try again: one pace for all operations on an account.
+//!
+//! Dropbox limits an account, not a call, and calls that are refused count, too: when one operation is told to wait,
+//! the others wait with it. Sleeps only inside the operation that waits, so dropping that ends the wait. Knows no
+//! request.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// All waits of one operation together: shorter than the 30 s that a caller waits by default, so that it learns why.
+pub(super) const WAIT_BUDGET: Duration = Duration::from_secs(20);
+
+/// Tries of one operation, the first included: with the waits below, about as many as fit into the budget.
+const TRIES_MAX: u32 = 5;
+
+/// The wait before the second try where Dropbox asks for none, doubled each time: a lock on a folder is held for about
+/// as long as a change takes.
+const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+
+/// Operations that waited together start again within this time, not at one instant.
+const SPREAD: Duration = Duration::from_millis(250);
+
+/// The pace of one account.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    resume: Mutex<Option<Instant>>,
+}
+
+/// What one operation has left of its tries and its time.
+#[derive(Debug)]
+pub(super) struct Patience<'a> {
+    pace: &'a Pace,
+    waited: Duration,
+    tries: u32,
+}
+
+/// The operation would have to wait for so long, which is more than it may.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct OutOfPatience(pub(super) Duration);
+
+impl Pace {
+    pub(super) fn patience(&self) -> Patience<'_> {
+        Patience { pace: self, waited: Duration::ZERO, tries: 0 }
+    }
+
+    fn pause(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut resume = self.resume.lock().unwrap_or_else(PoisonError::into_inner);
+        *resume = Some(resume.map_or(until, |earlier| earlier.max(until)));
+    }
+
+    fn remaining(&self) -> Duration {
+        let resume = *self.resume.lock().unwrap_or_else(PoisonError::into_inner);
+        resume.map_or(Duration::ZERO, |resume| resume.saturating_duration_since(Instant::now()))
+    }
+}
+
+impl Patience<'_> {
+    /// Waits until the account may be called.
+    pub(super) async fn turn(&mut self) -> Result<(), OutOfPatience> {
+        loop {
+            let remaining = self.pace.remaining();
+            if remaining.is_zero() {
+                return Ok(());
+            }
+            if self.waited + remaining > WAIT_BUDGET {
+                return Err(OutOfPatience(remaining));
+            }
+            let wait = remaining + SPREAD.mul_f64(rand::random());
+            self.waited += wait;
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Notes that the account must not be called for a while, and whether this operation may wait for that.
+    pub(super) fn told_to_wait(&mut self, asked: Option<Duration>) -> Result<(), OutOfPatience> {
+        // Half of the wait is certain, so that it helps; half is chance, so that those who met part ways.
+        let wait = asked.unwrap_or_else(|| {
+            let longest = BACKOFF_FIRST * 2_u32.pow(self.tries.min(TRIES_MAX));
+            longest.mul_f64(0.5 + 0.5 * rand::random::<f64>())
+        });
+        self.pace.pause(wait);
+        self.tries += 1;
+        if self.tries >= TRIES_MAX || self.waited + wait > WAIT_BUDGET {
+            return Err(OutOfPatience(wait));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn when_one_operation_is_told_to_wait_the_others_wait_too() {
+        let pace = Pace::default();
+        assert_eq!(pace.patience().told_to_wait(Some(Duration::from_secs(3))), Ok(()));
+        let started = Instant::now();
+        assert_eq!(pace.patience().turn().await, Ok(()));
+        assert!(started.elapsed() >= Duration::from_secs(3), "{:?}", started.elapsed());
+        assert!(started.elapsed() <= Duration::from_secs(3) + 2 * SPREAD, "{:?}", started.elapsed());
+        assert_eq!(pace.patience().turn().await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_beyond_the_budget_is_not_begun() {
+        let pace = Pace::default();
+        let long = WAIT_BUDGET + Duration::from_secs(1);
+        assert_eq!(pace.patience().told_to_wait(Some(long)), Err(OutOfPatience(long)));
+        let started = Instant::now();
+        assert_eq!(pace.patience().turn().await, Err(OutOfPatience(long)));
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_account_that_stays_busy_ends_an_operation_within_its_budget() {
+        let pace = Pace::default();
+        let started = Instant::now();
+        let mut patience = pace.patience();
+        let mut tries = 1;
+        while patience.turn().await.is_ok() && patience.told_to_wait(None).is_ok() {
+            tries += 1;
+        }
+        assert_eq!(tries, TRIES_MAX);
+        assert!(started.elapsed() <= WAIT_BUDGET, "{:?}", started.elapsed());
+        assert!(started.elapsed() >= BACKOFF_FIRST, "{:?}", started.elapsed());
+    }
+}
