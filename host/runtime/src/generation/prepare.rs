@@ -1,0 +1,198 @@
+//! From the bytes of a component to a generation that serves, or to the reason why not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use wasmtime::Engine;
+use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::{p2, p3};
+
+use super::{ContentHash, Export, Generation};
+use crate::code_cache::CodeCache;
+use crate::guest::{Guest, Surroundings};
+use crate::imports::bindings::ServicePre as HandlerPre;
+use crate::interfaces::why_not_offered;
+use crate::lane::lower_priority_of_this_thread;
+
+/// Niceness of the threads that compile: they take what serving leaves over.
+const COMPILER_NICENESS: i32 = 19;
+
+/// Components loaded from the cache at once: enough to keep the cores busy while one waits for the disk.
+const LOADS_MAX: usize = 4;
+
+/// How long the instantiation in test may take. An instance that serves starts within its service's timeout.
+const TEST_INSTANTIATION_MAX: Duration = Duration::from_secs(10);
+
+/// Why a component does not serve.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrepareError {
+    #[error("the file is empty")]
+    Empty,
+    #[error("it is not WebAssembly: it begins with {0}, a component begins with 00 61 73 6d (\"\\0asm\")")]
+    NotWasm(String),
+    #[error(
+        "it is a core module, not a component: build it for the target wasm32-wasip2, or make a component of it with \
+         `wasm-tools component new FILE --adapt wasi_snapshot_preview1.wasm -o SERVICE.wasm`"
+    )]
+    CoreModule,
+    #[error("it is WebAssembly of an unknown version ({0})")]
+    UnknownVersion(String),
+    #[error("it is cut off: the file ends in the middle of a section; copy it again, whole")]
+    Truncated(#[source] wasmtime::Error),
+    #[error("it does not compile")]
+    Compile(#[source] wasmtime::Error),
+    #[error("{}", .0.join("; "))]
+    UnknownImports(Vec<String>),
+    #[error("its imports do not fit what this host offers: it was built against another version of an interface")]
+    Link(#[source] wasmtime::Error),
+    #[error(
+        "it exports nothing that this host can call ({0}); a service exports wharf:host/handler@0.1, \
+         wasi:http/incoming-handler@0.2, wasi:http/handler@0.3 or wasi:cli/run@0.2"
+    )]
+    NoKnownExport(String),
+    #[error("it cannot be instantiated; its memory or tables may exceed what this service or the host allows")]
+    Instantiate(#[source] wasmtime::Error),
+    #[error("it does not finish its own start within {} s", TEST_INSTANTIATION_MAX.as_secs())]
+    NeverStarts,
+    #[error("the host is stopping")]
+    Stopping,
+}
+
+/// Everything that preparing needs, made once.
+pub(crate) struct Preparation {
+    engine: Engine,
+    linker: Linker<Guest>,
+    cache: CodeCache,
+    compiler_threads: rayon::ThreadPool,
+    compilations: Semaphore,
+    loads: Semaphore,
+}
+
+impl Preparation {
+    pub(crate) fn new(
+        engine: &Engine,
+        linker: Linker<Guest>,
+        cache: CodeCache,
+        compilations_max: usize,
+    ) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let compiler_threads = rayon::ThreadPoolBuilder::new()
+            .thread_name(|index| format!("compiler-{index}"))
+            .start_handler(|_| lower_priority_of_this_thread(COMPILER_NICENESS))
+            .build()?;
+        Ok(Self {
+            engine: engine.clone(),
+            linker,
+            cache,
+            compiler_threads,
+            compilations: Semaphore::new(compilations_max.max(1)),
+            loads: Semaphore::new(LOADS_MAX),
+        })
+    }
+
+    /// Makes a generation of a component.
+    ///
+    /// # Errors
+    /// What is wrong with the component; nothing is left behind then.
+    pub(crate) async fn prepare(
+        self: &Arc<Self>,
+        content: ContentHash,
+        bytes: Vec<u8>,
+        test_surroundings: Surroundings,
+    ) -> Result<Generation, PrepareError> {
+        let component_bytes = bytes.len() as u64;
+        let component = self.component(&content, bytes).await?;
+        let unknown: Vec<String> = component
+            .component_type()
+            .imports(&self.engine)
+            .filter_map(|(name, _)| why_not_offered(name))
+            .collect();
+        if !unknown.is_empty() {
+            return Err(PrepareError::UnknownImports(unknown));
+        }
+        let linked = self.linker.instantiate_pre(&component).map_err(PrepareError::Link)?;
+        let export = choose_export(&self.engine, &component, linked)?;
+        component.initialize_copy_on_write_image().map_err(PrepareError::Instantiate)?;
+        let generation = Generation::new(content, component_bytes, export);
+        let tested = generation.instantiate_in_test(&self.engine, test_surroundings);
+        match tokio::time::timeout(TEST_INSTANTIATION_MAX, tested).await {
+            Ok(tested) => tested.map_err(PrepareError::Instantiate)?,
+            Err(_) => return Err(PrepareError::NeverStarts),
+        }
+        Ok(generation)
+    }
+
+    async fn component(self: &Arc<Self>, content: &ContentHash, bytes: Vec<u8>) -> Result<Component, PrepareError> {
+        let loading = self.loads.acquire().await.map_err(|_| PrepareError::Stopping)?;
+        let (this, name) = (Arc::clone(self), content.clone());
+        let loaded = tokio::task::spawn_blocking(move || this.cache.load(&this.engine, &name)).await;
+        drop(loading);
+        if let Some(component) = loaded.map_err(|_| PrepareError::Stopping)? {
+            return Ok(component);
+        }
+        let _compiling = self.compilations.acquire().await.map_err(|_| PrepareError::Stopping)?;
+        let (this, name) = (Arc::clone(self), content.clone());
+        let compile = move || this.compiler_threads.install(|| this.cache.compile(&this.engine, &name, &bytes));
+        let compiled = tokio::task::spawn_blocking(compile).await.map_err(|_| PrepareError::Stopping)?;
+        compiled.map_err(|error| {
+            // The validator's words for a file that ends too early.
+            if format!("{error:#}").contains("unexpected end") {
+                PrepareError::Truncated(error)
+            } else {
+                PrepareError::Compile(error)
+            }
+        })
+    }
+}
+
+/// Tells from the first bytes whether this can be a component at all (component model, binary format, preamble).
+///
+/// # Errors
+/// What it is instead.
+pub(crate) fn inspect(bytes: &[u8]) -> Result<(), PrepareError> {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    if bytes.is_empty() {
+        return Err(PrepareError::Empty);
+    }
+    if !bytes.starts_with(b"\0asm") {
+        return Err(PrepareError::NotWasm(hex(&bytes[..bytes.len().min(4)])));
+    }
+    match bytes.get(4..8) {
+        None => Err(PrepareError::Truncated(wasmtime::Error::msg("the file ends within its first eight bytes"))),
+        Some([0x0d, 0, 1, 0]) => Ok(()),
+        Some([_, _, 0, 0]) => Err(PrepareError::CoreModule),
+        Some(version) => Err(PrepareError::UnknownVersion(hex(version))),
+    }
+}
+
+/// Chooses what to call: our own form first, then the newest standard one.
+fn choose_export(
+    engine: &Engine,
+    component: &Component,
+    linked: InstancePre<Guest>,
+) -> Result<Export, PrepareError> {
+    let component_type = component.component_type();
+    let names: Vec<&str> = component_type.exports(engine).map(|(name, _)| name).collect();
+    let exports = |interface: &str| names.iter().any(|name| name.starts_with(interface));
+    let export = if exports("wharf:host/handler@0.1") {
+        HandlerPre::new(linked).map(Export::Handler)
+    } else if exports("wasi:http/handler@0.3") {
+        p3::bindings::ServicePre::new(linked).map(Export::HttpP3)
+    } else if exports("wasi:http/incoming-handler@0.2") {
+        p2::bindings::ProxyPre::new(linked).map(Export::HttpP2)
+    } else if exports("wasi:cli/run@0.2") {
+        CommandPre::new(linked).map(Export::Program)
+    } else {
+        let found = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        return Err(PrepareError::NoKnownExport(format!("it has {found}")));
+    };
+    export.map_err(PrepareError::Link)
+}
+
+impl Generation {
+    async fn instantiate_in_test(&self, engine: &Engine, surroundings: Surroundings) -> wasmtime::Result<()> {
+        let mut store = Guest::store(engine, surroundings, None);
+        self.instantiate(&mut store).await.map(drop)
+    }
+}

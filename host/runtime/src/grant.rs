@@ -1,0 +1,120 @@
+//! Which connection a service may use, how, and where. [`open`] is the only way to a connection; what it returns
+//! carries the grants, and every path passes [`Granted::allow`] on its way to the connector.
+
+use wharf_connectors::{Error, ErrorKind, Remote, RemotePath};
+
+use crate::settings::{Access, Grant, LiveSettings};
+
+/// A connection together with what a service may do on it.
+#[derive(Clone)]
+pub(crate) struct Granted {
+    pub(crate) remote: Remote,
+    service: String,
+    grants: Vec<Grant>,
+}
+
+/// Opens a connection for a service.
+///
+/// # Errors
+/// `NotFound` when no connection has this name, `Denied` when the service has no grant on it.
+pub(crate) fn open(settings: &LiveSettings, service: &str, connection: &str) -> Result<Granted, Error> {
+    let grants: Vec<Grant> =
+        settings.service(service).grants.iter().filter(|grant| grant.connection == connection).cloned().collect();
+    match settings.connections.get(connection) {
+        Some(remote) if !grants.is_empty() => {
+            Ok(Granted { remote: remote.clone(), service: service.to_owned(), grants })
+        }
+        Some(_) => Err(Error::new(
+            ErrorKind::Denied,
+            format!(
+                "service {service} may not use connection {connection}; to allow it, add to [services.{service:?}]: \
+                 grants = [{{ connection = {connection:?}, access = \"read\", path = \"/\" }}]"
+            ),
+        )),
+        None => Err(Error::new(
+            ErrorKind::NotFound,
+            format!("no connection is named {connection:?}; connections are configured under [connections.NAME]"),
+        )),
+    }
+}
+
+impl Granted {
+    /// Checks an operation on a path as a guest wrote it.
+    ///
+    /// # Errors
+    /// `Invalid` for a malformed path, `Denied` outside of what is granted.
+    pub(crate) fn allow(&self, access: Access, path: &str) -> Result<RemotePath, Error> {
+        let path = RemotePath::parse(path)?;
+        if self.allows(access, &path) {
+            return Ok(path);
+        }
+        let (service, connection) = (&self.service, self.remote.name());
+        let word = match access {
+            Access::Read => "read",
+            Access::Write => "write",
+        };
+        Err(Error::new(
+            ErrorKind::Denied,
+            format!(
+                "service {service} may not {word} {path} on connection {connection}; to allow it, add to \
+                 [services.{service:?}]: grants = [{{ connection = {connection:?}, access = {word:?}, path = {:?} }}]",
+                path.parent().unwrap_or(path.clone()).as_str()
+            ),
+        ))
+    }
+
+    /// Whether an operation on a path is granted.
+    pub(crate) fn allows(&self, access: Access, path: &RemotePath) -> bool {
+        self.grants.iter().any(|grant| grant.access >= access && path.is_within(&grant.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use wharf_connectors::{Common, Config, Egress, local};
+
+    use super::*;
+    use crate::settings::ServiceSettings;
+
+    fn settings(folder: &std::path::Path, grants: Vec<Grant>) -> LiveSettings {
+        let config = Config::Local(local::Config { folder: folder.to_owned() });
+        let remote = Remote::new("disk", Common::default(), config, &Arc::new(Egress::default())).unwrap();
+        LiveSettings {
+            connections: BTreeMap::from([("disk".to_owned(), remote)]),
+            services: BTreeMap::from([("mover".to_owned(), ServiceSettings { grants, ..Default::default() })]),
+            ..Default::default()
+        }
+    }
+
+    fn grant(access: Access, path: &str) -> Grant {
+        Grant { connection: "disk".to_owned(), access, path: RemotePath::parse(path).unwrap() }
+    }
+
+    #[test]
+    fn a_service_without_a_grant_is_told_the_line_that_would_allow_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path(), vec![grant(Access::Read, "/in")]);
+        let error = open(&settings, "stranger", "disk").err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert!(error.to_string().contains(r#"[services."stranger"]"#), "{error}");
+        assert_eq!(open(&settings, "mover", "dusk").err().unwrap().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_grant_ends_at_its_folder_and_at_its_access() {
+        let folder = tempfile::tempdir().unwrap();
+        let granted =
+            open(&settings(folder.path(), vec![grant(Access::Read, "/in"), grant(Access::Write, "/out")]), "mover", "disk")
+                .unwrap();
+        assert!(granted.allow(Access::Read, "/in/a").is_ok());
+        assert!(granted.allow(Access::Write, "/out/a").is_ok());
+        assert!(granted.allow(Access::Read, "/out").is_ok(), "write includes read");
+        for (access, path) in [(Access::Write, "/in/a"), (Access::Read, "/inner"), (Access::Read, "/")] {
+            assert_eq!(granted.allow(access, path).unwrap_err().kind(), ErrorKind::Denied, "{path}");
+        }
+        assert_eq!(granted.allow(Access::Read, "/in/../secret").unwrap_err().kind(), ErrorKind::Invalid);
+    }
+}

@@ -1,0 +1,102 @@
+//! What guests can call: the interfaces of WASI, and ours. One linker for all components; what a component may really
+//! use is decided by the grant that each of our interfaces asks for.
+//!
+//! Each file below is thin: it finds the grant, converts types, calls a connector, and maps the error.
+
+pub(crate) mod dropbox;
+pub(crate) mod files;
+pub(crate) mod outgoing;
+pub(crate) mod services;
+pub(crate) mod types;
+
+use wasmtime::Engine;
+use wasmtime::component::{HasSelf, Linker};
+use wharf_connectors::{Error, ErrorKind};
+
+use crate::guest::Guest;
+
+/// Rust's side of `wit/`.
+pub(crate) mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "wharf:host/service",
+        imports: { default: async | trappable },
+        exports: { default: async },
+        with: {
+            "wasi:io": wasmtime_wasi::p2::bindings::io,
+            "wasi:clocks": wasmtime_wasi::p2::bindings::clocks,
+            "wharf:host/types.body": crate::body::Body,
+            "wharf:host/files.remote": super::files::GrantedRemote,
+            "wharf:host/files.listing": super::files::OpenListing,
+            "wharf:host/files.upload": super::files::GuestUpload,
+            "wharf:host/dropbox.account": super::dropbox::GrantedAccount,
+        },
+    });
+}
+
+use bindings::wharf::host::types as wit;
+
+/// The linker with everything that the host offers.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    bindings::wharf::host::types::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    bindings::wharf::host::services::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    bindings::wharf::host::files::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    bindings::wharf::host::dropbox::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    Ok(linker)
+}
+
+/// What a guest is told of a failed operation: the message of every layer, on one line.
+pub(crate) fn told(error: &Error) -> wit::Error {
+    if error.kind() == ErrorKind::Internal {
+        tracing::error!(error = wharf_connectors::chain(error), "a connector failed by its own fault");
+    }
+    let mut message = wharf_connectors::chain(error);
+    if let Some(wait) = error.retry_after() {
+        message.push_str(&format!(" (try again in {} s)", wait.as_secs().max(1)));
+    }
+    wit::Error { code: code_of(error.kind()), message }
+}
+
+/// An error that the host itself finds before any connector is asked.
+pub(crate) fn refused(code: wit::ErrorCode, message: impl Into<String>) -> wit::Error {
+    wit::Error { code, message: message.into() }
+}
+
+pub(crate) fn code_of(kind: ErrorKind) -> wit::ErrorCode {
+    match kind {
+        ErrorKind::NotFound => wit::ErrorCode::NotFound,
+        ErrorKind::AlreadyExists => wit::ErrorCode::AlreadyExists,
+        ErrorKind::Denied => wit::ErrorCode::Denied,
+        ErrorKind::Invalid => wit::ErrorCode::Invalid,
+        ErrorKind::TooLarge => wit::ErrorCode::TooLarge,
+        ErrorKind::Timeout => wit::ErrorCode::Timeout,
+        ErrorKind::Unavailable => wit::ErrorCode::Unavailable,
+        ErrorKind::RateLimited => wit::ErrorCode::RateLimited,
+        ErrorKind::Conflict => wit::ErrorCode::Conflict,
+        ErrorKind::Unsupported => wit::ErrorCode::Unsupported,
+        ErrorKind::Interrupted => wit::ErrorCode::Interrupted,
+        ErrorKind::Internal => wit::ErrorCode::Internal,
+    }
+}
+
+pub(crate) fn kind_of(code: wit::ErrorCode) -> ErrorKind {
+    match code {
+        wit::ErrorCode::NotFound => ErrorKind::NotFound,
+        wit::ErrorCode::AlreadyExists => ErrorKind::AlreadyExists,
+        wit::ErrorCode::Denied => ErrorKind::Denied,
+        wit::ErrorCode::Invalid => ErrorKind::Invalid,
+        wit::ErrorCode::TooLarge => ErrorKind::TooLarge,
+        wit::ErrorCode::Timeout => ErrorKind::Timeout,
+        wit::ErrorCode::Unavailable => ErrorKind::Unavailable,
+        wit::ErrorCode::RateLimited => ErrorKind::RateLimited,
+        wit::ErrorCode::Conflict => ErrorKind::Conflict,
+        wit::ErrorCode::Unsupported => ErrorKind::Unsupported,
+        wit::ErrorCode::Interrupted => ErrorKind::Interrupted,
+        wit::ErrorCode::Internal => ErrorKind::Internal,
+    }
+}

@@ -1,0 +1,110 @@
+//! Outgoing `wasi:http`: what a guest sends with its language's own client. Denied, unless a connection of type `http`
+//! that the service was granted covers the URL; then that connection sends it.
+
+use std::error::Error as StdError;
+
+use futures::TryStreamExt;
+use http_body_util::{BodyExt, BodyStream};
+use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
+use wharf_connectors::{Error, ErrorKind, chain};
+
+use crate::guest::Surroundings;
+use crate::settings::Access;
+
+/// The hooks of one instance.
+pub(crate) struct OutgoingHttp {
+    surroundings: Surroundings,
+}
+
+impl OutgoingHttp {
+    pub(crate) fn new(surroundings: Surroundings) -> Self {
+        Self { surroundings }
+    }
+}
+
+/// What a finished transfer still has to say: nothing, errors are in the bodies.
+type Epilogue = Box<dyn Future<Output = Result<(), HttpError>> + Send>;
+
+impl WasiHttpHooks for OutgoingHttp {
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Epilogue,
+    ) -> Box<dyn Future<Output = Result<(http::Response<WasiBody>, Epilogue), HttpError>> + Send> {
+        let surroundings = self.surroundings.clone();
+        Box::new(async move {
+            let first_byte = options.and_then(|options| options.first_byte_timeout);
+            let sent = send(&surroundings, request);
+            let response = match first_byte {
+                Some(limit) => {
+                    tokio::time::timeout(limit, sent).await.map_err(|_| HttpError::ConnectionReadTimeout)??
+                }
+                None => sent.await?,
+            };
+            let nothing: Epilogue = Box::new(async { Ok(()) });
+            Ok((response, nothing))
+        })
+    }
+}
+
+async fn send(
+    surroundings: &Surroundings,
+    request: http::Request<WasiBody>,
+) -> Result<http::Response<WasiBody>, HttpError> {
+    let service = &*surroundings.service;
+    let writes = !matches!(*request.method(), http::Method::GET | http::Method::HEAD | http::Method::OPTIONS);
+    let needed = if writes { Access::Write } else { Access::Read };
+    let settings = &surroundings.settings;
+    let origin = settings
+        .service(service)
+        .grants
+        .iter()
+        .filter(|grant| grant.access >= needed)
+        .filter_map(|grant| settings.connections.get(&grant.connection)?.http())
+        .find(|origin| origin.covers(request.uri()));
+    let Some(origin) = origin else {
+        tracing::warn!(
+            service,
+            invocation = %surroundings.id,
+            method = %request.method(),
+            // Without path and query, which may hold secrets.
+            origin = origin_of(request.uri()),
+            "an outgoing request is denied: no granted connection of type http covers it; to allow it, configure \
+             [connections.NAME] type = \"http\" with this origin as url, and grant NAME to the service"
+        );
+        return Err(HttpError::HttpRequestDenied);
+    };
+    let request = request.map(|body| {
+        let body = body.map_err(|error| std::io::Error::other(format!("{error:?}")));
+        let chunks = BodyStream::new(body).try_filter_map(|frame| async { Ok(frame.into_data().ok()) });
+        reqwest::Body::wrap_stream(chunks)
+    });
+    match origin.send(request).await {
+        Ok(response) => Ok(response.map(|body| {
+            BodyExt::map_err(body, |error| HttpError::InternalError(Some(chain(&error as &dyn StdError)))).boxed_unsync()
+        })),
+        Err(error) => {
+            tracing::warn!(service, invocation = %surroundings.id, error = chain(&error), "an outgoing request failed");
+            Err(told(&error))
+        }
+    }
+}
+
+fn origin_of(uri: &http::Uri) -> String {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    // What stands before an @ could be a password.
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{}://{host}", uri.scheme_str().unwrap_or("http"))
+}
+
+fn told(error: &Error) -> HttpError {
+    match error.kind() {
+        ErrorKind::Denied => HttpError::DestinationIpProhibited,
+        ErrorKind::Timeout => HttpError::ConnectionTimeout,
+        ErrorKind::Unavailable => HttpError::DestinationUnavailable,
+        ErrorKind::Interrupted => HttpError::ConnectionTerminated,
+        ErrorKind::Invalid => HttpError::HttpRequestUriInvalid,
+        _ => HttpError::InternalError(Some(chain(error))),
+    }
+}

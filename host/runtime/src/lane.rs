@@ -1,0 +1,162 @@
+//! Two lanes for guests: a fast one, where every invocation begins, and a slow one with less of the processor's
+//! favour, to which an invocation moves when it computes for longer than a slice without letting go.
+//!
+//! So a guest that spins takes what is left over, and never the turn of one that answers at once. Knows nothing of
+//! guests: the epoch callback says when a slice is over, the future that it suspends is moved here.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
+
+use crate::engine::EPOCH_TICK;
+
+/// How long a guest may compute in one go before its invocation moves to the slow lane: shorter than one tick of the
+/// epoch, so that the first tick that finds it computing decides.
+const SLICE: Duration = EPOCH_TICK.saturating_sub(Duration::from_millis(2));
+
+/// Niceness of the threads of the slow lane: about a tenth of the processor's share of a thread of the fast lane when
+/// both want it, all of it when nobody else does.
+const SLOW_LANE_NICENESS: i32 = 10;
+
+/// The slow lane's threads.
+pub(crate) struct Lanes {
+    slow: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Lanes {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .thread_name("slow-lane")
+            .on_thread_start(|| lower_priority_of_this_thread(SLOW_LANE_NICENESS))
+            .enable_all()
+            .build()?;
+        Ok(Self { slow: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+
+    /// Runs an invocation here until its clock says that it computes too long, from then on in the slow lane.
+    /// Dropping the returned future cancels the invocation in either lane.
+    pub(crate) fn run<F>(&self, clock: Arc<SliceClock>, invocation: F) -> LaneChange<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        LaneChange { state: State::Fast(Box::pin(invocation)), clock, slow: self.slow.clone() }
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        // A runtime must not be dropped on a thread of another one, where waiting is not allowed.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Lowers the priority of the calling thread alone. Failure is harmless: the thread keeps its priority.
+pub(crate) fn lower_priority_of_this_thread(niceness: i32) {
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), niceness) {
+        tracing::debug!(%error, "the priority of a background thread could not be lowered");
+    }
+}
+
+/// Knows since when an invocation has been computing, and whether it was found to compute too long.
+pub(crate) struct SliceClock {
+    origin: Instant,
+    /// Nanoseconds since `origin` at which the invocation was last resumed.
+    resumed: AtomicU64,
+    slow: AtomicBool,
+}
+
+impl SliceClock {
+    pub(crate) fn start() -> Arc<Self> {
+        Arc::new(Self { origin: Instant::now(), resumed: AtomicU64::new(0), slow: AtomicBool::new(false) })
+    }
+
+    fn resume(&self) {
+        self.resumed.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Whether the slice is over, which also marks the invocation as one for the slow lane. A guest that has just
+    /// come back from waiting has a slice ahead of it, however long it waited.
+    pub(crate) fn slice_is_over(&self) -> bool {
+        let computing = self.now().saturating_sub(self.resumed.load(Ordering::Relaxed));
+        let over = computing >= u64::try_from(SLICE.as_nanos()).unwrap_or(u64::MAX);
+        if over {
+            self.slow.store(true, Ordering::Relaxed);
+        }
+        over
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// An invocation on its way through the lanes.
+pub(crate) struct LaneChange<T> {
+    state: State<T>,
+    clock: Arc<SliceClock>,
+    slow: Handle,
+}
+
+enum State<T> {
+    Fast(Pin<Box<dyn Future<Output = T> + Send>>),
+    Slow(JoinHandle<T>),
+    Finished,
+}
+
+impl<T: Send + 'static> Future for LaneChange<T> {
+    type Output = Result<T, tokio::task::JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let State::Fast(invocation) = &mut this.state {
+            this.clock.resume();
+            if let Poll::Ready(output) = invocation.as_mut().poll(context) {
+                this.state = State::Finished;
+                return Poll::Ready(Ok(output));
+            }
+            if !this.clock.slow.load(Ordering::Relaxed) {
+                return Poll::Pending;
+            }
+            if let State::Fast(invocation) = std::mem::replace(&mut this.state, State::Finished) {
+                let resumed = Resumed { clock: Arc::clone(&this.clock), invocation };
+                this.state = State::Slow(this.slow.spawn(resumed));
+            }
+        }
+        match &mut this.state {
+            State::Slow(handle) => Pin::new(handle).poll(context),
+            State::Fast(_) | State::Finished => Poll::Pending,
+        }
+    }
+}
+
+impl<T> Drop for LaneChange<T> {
+    fn drop(&mut self) {
+        if let State::Slow(handle) = &self.state {
+            handle.abort();
+        }
+    }
+}
+
+/// An invocation in the slow lane, whose clock goes on.
+struct Resumed<T> {
+    clock: Arc<SliceClock>,
+    invocation: Pin<Box<dyn Future<Output = T> + Send>>,
+}
+
+impl<T> Future for Resumed<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        self.clock.resume();
+        self.invocation.as_mut().poll(context)
+    }
+}
