@@ -215,7 +215,9 @@ mod tests {
 
     #[test]
     fn a_url_that_cannot_be_an_origin_is_refused() {
-        for url in ["ftp://example.com/", "https://a:b@example.com/", "https://example.com/?q", "https://example.com/#f"] {
+        for url in
+            ["ftp://example.com/", "https://a:b@example.com/", "https://example.com/?q", "https://example.com/#f"]
+        {
             let config = Config { url: url.parse().unwrap() };
             let Err(error) = Origin::new(config, &Common::default(), Arc::new(Egress::default())) else {
                 panic!("{url} was accepted");

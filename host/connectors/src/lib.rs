@@ -66,6 +66,7 @@ impl Default for Common {
 
 /// A connection's own settings, by protocol.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each connection of a configuration, for a moment")]
 pub enum Config {
     /// A folder of this machine.
     Local(local::Config),

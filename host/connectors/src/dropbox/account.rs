@@ -113,12 +113,7 @@ impl Account {
     /// # Errors
     /// `TooLarge` beyond that; `AlreadyExists` with [`WriteMode::Add`], `Conflict` with [`WriteMode::Update`] for
     /// another revision; `Conflict` when a folder of the path is a file; and what `content` reports.
-    pub async fn upload(
-        &self,
-        path: &RemotePath,
-        content: Content,
-        options: UploadOptions,
-    ) -> Result<Metadata, Error> {
+    pub async fn upload(&self, path: &RemotePath, content: Content, options: UploadOptions) -> Result<Metadata, Error> {
         self.not_the_root("upload to", path)?;
         let update = matches!(options.mode, WriteMode::Update(_));
         let outside = path.below(&self.root);

@@ -191,7 +191,10 @@ impl Answer {
         serde_json::from_slice(&body).map_err(|error| {
             Error::new(
                 ErrorKind::Unavailable,
-                format!("the answer to {} of {} is not one of Dropbox (request {})", call.route, call.subject, self.request_id),
+                format!(
+                    "the answer to {} of {} is not one of Dropbox (request {})",
+                    call.route, call.subject, self.request_id
+                ),
             )
             .with_source(error)
             .into()
@@ -208,7 +211,8 @@ impl Answer {
         // The status alone says enough where the body cannot be had.
         let body = self.body(REFUSAL_BYTES_MAX).await.unwrap_or_default();
         let status = self.status();
-        if let Some(error) = known(&body).filter(|_| status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS)
+        if let Some(error) =
+            known(&body).filter(|_| status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS)
         {
             return error.into();
         }

@@ -135,9 +135,10 @@ pub(super) fn classify(call: &Call<'_>, refused: &Refused<'_>) -> Problem {
     let request = refused.request_id;
     let error = |kind, what: &str| Error::new(kind, format!("{route} of {subject}: {what} (request {request})"));
     let busy = |kind, what: &str| {
-        let asked = refused.retry_after.and_then(parse_retry_after).or_else(|| {
-            json.error.get("retry_after").and_then(Value::as_u64).map(Duration::from_secs)
-        });
+        let asked = refused
+            .retry_after
+            .and_then(parse_retry_after)
+            .or_else(|| json.error.get("retry_after").and_then(Value::as_u64).map(Duration::from_secs));
         Problem::Busy { asked: asked.map(|wait| wait.min(RETRY_AFTER_MAX)), error: error(kind, what) }
     };
     match refused.status.as_u16() {
@@ -257,8 +258,12 @@ fn judge(tags: &str) -> (ErrorKind, &'static str) {
             "unsupported_file" | "unsupported_content_type" => {
                 (ErrorKind::Unsupported, "this kind of file cannot be downloaded; Dropbox only exports it")
             }
-            "cant_copy_shared_folder" | "cant_nest_shared_folder" | "cant_move_folder_into_itself"
-            | "cant_move_shared_folder" | "cant_move_into_vault" | "cant_move_into_family"
+            "cant_copy_shared_folder"
+            | "cant_nest_shared_folder"
+            | "cant_move_folder_into_itself"
+            | "cant_move_shared_folder"
+            | "cant_move_into_vault"
+            | "cant_move_into_family"
             | "duplicated_or_nested_paths" => (ErrorKind::Unsupported, "Dropbox does not move such a folder there"),
             "cant_transfer_ownership" => (ErrorKind::Denied, "it would change the owner"),
             "internal_error" => (ErrorKind::Unavailable, "Dropbox failed; look whether it was done, and try again"),
@@ -332,7 +337,8 @@ mod tests {
     #[test]
     fn an_unknown_tag_is_a_conflict_and_hostile_ones_are_not_repeated() {
         assert_eq!(refused(&json!({ ".tag": "from_the_future" })), (ErrorKind::Conflict, "from_the_future".to_owned()));
-        for hostile in [json!(null), json!([1]), json!(7), json!({}), json!({ ".tag": 3 }), json!("a\nb"), json!({ ".tag": "" })]
+        for hostile in
+            [json!(null), json!([1]), json!(7), json!({}), json!({ ".tag": 3 }), json!("a\nb"), json!({ ".tag": "" })]
         {
             assert_eq!(refused(&hostile), (ErrorKind::Conflict, "other".to_owned()), "{hostile}");
         }
@@ -352,7 +358,10 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(wait(Some("15"), b"too many requests"), Some(Duration::from_secs(15)));
-        assert_eq!(wait(None, br#"{"error":{"reason":{".tag":"too_many_requests"},"retry_after":7}}"#), Some(Duration::from_secs(7)));
+        assert_eq!(
+            wait(None, br#"{"error":{"reason":{".tag":"too_many_requests"},"retry_after":7}}"#),
+            Some(Duration::from_secs(7))
+        );
         assert_eq!(wait(None, b""), None);
         assert_eq!(wait(Some("soon"), b""), None);
         assert_eq!(wait(Some("99999999999999"), b""), Some(RETRY_AFTER_MAX));

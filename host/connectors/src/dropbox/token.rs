@@ -133,9 +133,11 @@ impl Tokens {
 fn refused(body: &[u8]) -> Option<Error> {
     let OauthError { error } = serde_json::from_slice(body).ok()?;
     let message = match error.as_str() {
-        "invalid_grant" => "the refresh token was revoked or has never been one; log in to Dropbox again and configure \
+        "invalid_grant" => {
+            "the refresh token was revoked or has never been one; log in to Dropbox again and configure \
              the new refresh token"
-            .to_owned(),
+                .to_owned()
+        }
         "invalid_client" | "unauthorized_client" => {
             "Dropbox does not know the application by this app key and secret; check both in the app console".to_owned()
         }

@@ -153,6 +153,9 @@ impl Caller {
     }
 }
 
+/// Content as it comes.
+type Chunks = BoxStream<'static, Result<Bytes, Error>>;
+
 /// Content on its way out.
 struct Outgoing {
     size: Option<u64>,
@@ -165,7 +168,7 @@ struct Outgoing {
 enum Source {
     Memory(Bytes),
     /// Taken when the first byte is asked for, so that a try that ended before costs nothing.
-    Once(Arc<Mutex<Option<BoxStream<'static, Result<Bytes, Error>>>>>),
+    Once(Arc<Mutex<Option<Chunks>>>),
 }
 
 /// What became of the latest try.
@@ -250,16 +253,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Bytes in memory, in pieces whose progress can be seen.
 fn pieces(mut bytes: Bytes) -> impl Iterator<Item = Bytes> + Send {
-    std::iter::from_fn(move || {
-        (!bytes.is_empty()).then(|| bytes.split_to(bytes.len().min(CHUNK_BYTES)))
-    })
+    std::iter::from_fn(move || (!bytes.is_empty()).then(|| bytes.split_to(bytes.len().min(CHUNK_BYTES))))
 }
 
 /// The chunks as they are, hashed and counted on their way, with the end and any failure noted in `state`.
-fn observed(
-    chunks: BoxStream<'static, Result<Bytes, Error>>,
-    state: Arc<Mutex<Sent>>,
-) -> impl Stream<Item = Result<Bytes, ContentFailed>> + Send {
+fn observed(chunks: Chunks, state: Arc<Mutex<Sent>>) -> impl Stream<Item = Result<Bytes, ContentFailed>> + Send {
     stream::try_unfold((chunks, ContentHasher::new(), 0_u64), move |(mut chunks, mut hasher, sent)| {
         let state = Arc::clone(&state);
         async move {
@@ -271,7 +269,8 @@ fn observed(
                 Ok(Some(chunk)) => {
                     let sent = sent + chunk.len() as u64;
                     if sent > UPLOAD_BYTES_MAX {
-                        let message = format!("the content has more than {UPLOAD_BYTES_MAX} bytes, the most in one upload");
+                        let message =
+                            format!("the content has more than {UPLOAD_BYTES_MAX} bytes, the most in one upload");
                         return Err(failed(Error::new(ErrorKind::TooLarge, message)));
                     }
                     hasher.update(&chunk);

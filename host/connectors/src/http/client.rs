@@ -83,10 +83,7 @@ impl Client {
     /// # Errors
     /// `Denied` by the outgoing policy; `Unavailable` when there is no connection; `Timeout`; `Interrupted` when the
     /// connection broke before the head of the answer, or the request's content failed.
-    pub(crate) async fn send(
-        &self,
-        mut request: reqwest::Request,
-    ) -> Result<::http::Response<reqwest::Body>, Error> {
+    pub(crate) async fn send(&self, mut request: reqwest::Request) -> Result<::http::Response<reqwest::Body>, Error> {
         let host = request.url().host_str().unwrap_or_default().to_owned();
         // The resolver is never asked about an address.
         match request.url().host() {
@@ -325,10 +322,7 @@ impl Body for Timed {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
             this.waiting = false;
