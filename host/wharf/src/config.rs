@@ -1,0 +1,518 @@
+//! The configuration: one TOML file and the command line, read, checked as a whole, and watched for changes.
+//!
+//! Either everything is right and there is a [`Configuration`], or there is a [`ConfigurationError`] that names every
+//! problem with its file, line and key. Relative paths in the file begin at the folder of the file.
+//! Knows what the settings look like; applies none of them.
+
+mod connection;
+mod document;
+mod files;
+mod problem;
+mod secret;
+mod service;
+#[cfg(test)]
+mod tests;
+mod values;
+mod watch;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use sha2::{Digest, Sha256};
+use toml::de::{DeTable, DeValue};
+use tracing_subscriber::EnvFilter;
+use wharf_connectors::{Egress, Remote, chain};
+use wharf_runtime::{LiveSettings, RuntimeSettings, ServiceSettings};
+
+use connection::{Connection, Kind};
+use document::{Document, Section};
+use files::{ContentHash, Files, folder_of};
+use problem::Problem;
+
+pub(crate) use problem::ConfigurationError;
+pub(crate) use watch::{Watch, watch};
+
+const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+/// Bytes of the hash that names a configuration: enough to tell two edits apart, short enough for a log line.
+const FINGERPRINT_BYTES: usize = 8;
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+/// Up to what one machine compiles and keeps; the lower one only catches a forgotten unit.
+const COMPONENT_BYTES: RangeInclusive<u64> = KIB..=GIB;
+/// Every instance reserves some gigabytes of address space, of which a process has 128 TiB.
+const INSTANCES: RangeInclusive<u32> = 1..=10_000;
+/// Each compilation takes hundreds of megabytes and already uses every core.
+const COMPILATIONS: RangeInclusive<usize> = 1..=64;
+/// A shorter one is a busy loop over the folder, a longer one is not noticed as a scan any more.
+const SCAN_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60 * 60);
+/// 0 ends old generations at once; the longest timeout of a service is a day.
+const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 60 * 60);
+/// Each takes a file descriptor and some tens of kilobytes.
+const HTTP_CONNECTIONS: RangeInclusive<usize> = 1..=100_000;
+/// hyper reads into a buffer of at least 8 KiB; a larger head than 1 MiB is an attack.
+const HEAD_BYTES: RangeInclusive<u64> = 8 * KIB..=MIB;
+/// 0 would refuse every body; the upper one is larger than any file system here.
+const BODY_BYTES: RangeInclusive<u64> = 1..=16 * KIB * GIB;
+/// For the waits on a client: a shorter one cuts off slow networks, a longer one holds a place for nobody.
+const CLIENT_WAIT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60 * 60);
+
+/// What the command line says; it goes before the file. Paths begin at the working folder.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Overrides {
+    /// `--services`
+    pub(crate) services: Option<PathBuf>,
+    /// `--state`
+    pub(crate) state: Option<PathBuf>,
+    /// `--listen`
+    pub(crate) listen: Option<SocketAddr>,
+    /// `--admin`
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+/// A configuration that was checked as a whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Configuration {
+    /// `[host]`, fixed until the next start.
+    pub(crate) host: HostSection,
+    /// `[http]`, fixed until the next start.
+    pub(crate) http: HttpSection,
+    /// `[admin]`, fixed until the next start.
+    pub(crate) admin: AdminSection,
+    /// What may change while the host runs.
+    pub(crate) live: LiveSettings,
+    /// What is allowed but unwise, to be logged.
+    pub(crate) warnings: Vec<Problem>,
+    /// Names the text of the configuration file; empty when there is none.
+    pub(crate) fingerprint: String,
+    file: Option<PathBuf>,
+    overrides: Overrides,
+    egress_networks: Vec<IpNet>,
+    /// What each open connection was opened with.
+    connection_fingerprints: BTreeMap<String, ContentHash>,
+    files: Files,
+}
+
+/// The table `[host]`.
+#[derive(Debug, Clone)]
+pub(crate) struct HostSection {
+    /// Where the host keeps what it must remember.
+    pub(crate) state_folder: PathBuf,
+    /// For the runtime.
+    pub(crate) runtime: RuntimeSettings,
+    /// What is logged, in the form of `tracing-subscriber`: `info`, `warn,wharf_runtime=debug`.
+    pub(crate) log: String,
+    /// How log lines look.
+    pub(crate) log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The table `[http]`: the public listener.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpSection {
+    /// The address; port 0 takes a free one.
+    pub(crate) listen: SocketAddr,
+    /// Whether everybody who reaches the address may call services.
+    pub(crate) open: bool,
+    /// Connections at once.
+    pub(crate) connections_max: usize,
+    /// For the head of a request, from its first byte.
+    pub(crate) header_timeout: Duration,
+    /// Bytes of the head of a request.
+    pub(crate) head_bytes_max: usize,
+    /// Bytes of the body of a request; unlimited when absent.
+    pub(crate) body_bytes_max: Option<u64>,
+    /// How long a body may stall.
+    pub(crate) body_timeout: Duration,
+    /// How long a connection is kept open between two requests.
+    pub(crate) idle_timeout: Duration,
+}
+
+/// The table `[admin]`: the listener for operators.
+#[derive(Debug, Clone)]
+pub(crate) struct AdminSection {
+    /// The address; port 0 takes a free one.
+    pub(crate) listen: SocketAddr,
+    /// Whether everybody who reaches the address may use it.
+    pub(crate) open: bool,
+}
+
+impl Configuration {
+    /// Reads and checks a configuration file; the defaults of the product without one. Blocks for as long as a few
+    /// small files take to read.
+    ///
+    /// # Errors
+    /// Every problem that was found.
+    pub(crate) fn load(file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigurationError> {
+        Loading { overrides, environment: &|name| std::env::var_os(name), before: None }.load(file)
+    }
+
+    /// The same file, as it is now. A connection whose settings did not change stays open.
+    ///
+    /// # Errors
+    /// As [`Configuration::load`].
+    pub(crate) fn reload(&self) -> Result<Self, ConfigurationError> {
+        let overrides = self.overrides.clone();
+        Loading { overrides, environment: &|name| std::env::var_os(name), before: Some(self) }
+            .load(self.file.as_deref())
+    }
+
+    /// The settings that take effect at the next start only, by key.
+    fn fixed_settings(&self) -> Vec<(&'static str, String)> {
+        // Taken apart in full, so that a new setting cannot be forgotten here.
+        let HostSection { state_folder, runtime, log, log_format } = &self.host;
+        let RuntimeSettings {
+            services_folder,
+            compiled_folder,
+            component_bytes_max,
+            instances_max,
+            compilations_max,
+            scan_interval,
+            drain_timeout,
+            pagemap_scan,
+        } = runtime;
+        let HttpSection {
+            listen,
+            open,
+            connections_max,
+            header_timeout,
+            head_bytes_max,
+            body_bytes_max,
+            body_timeout,
+            idle_timeout,
+        } = &self.http;
+        let AdminSection { listen: admin_listen, open: admin_open } = &self.admin;
+        let settings: [(&'static str, &dyn std::fmt::Debug); 21] = [
+            ("host.services", services_folder),
+            ("host.state", state_folder),
+            ("host.compiled", compiled_folder),
+            ("host.component-max", component_bytes_max),
+            ("host.instances-max", instances_max),
+            ("host.compilations-max", compilations_max),
+            ("host.scan-interval", scan_interval),
+            ("host.drain", drain_timeout),
+            ("host.pagemap-scan", pagemap_scan),
+            ("host.log", log),
+            ("host.log-format", log_format),
+            ("http.listen", listen),
+            ("http.open", open),
+            ("http.connections-max", connections_max),
+            ("http.header-timeout", header_timeout),
+            ("http.head-max", head_bytes_max),
+            ("http.body-max", body_bytes_max),
+            ("http.body-timeout", body_timeout),
+            ("http.idle-timeout", idle_timeout),
+            ("admin.listen", admin_listen),
+            ("admin.open", admin_open),
+        ];
+        settings.into_iter().map(|(key, value)| (key, format!("{value:?}"))).collect()
+    }
+
+    /// The keys of settings that differ from those the host was started with, and wait for the next start.
+    fn waiting_for_restart(&self, started: &Self) -> Vec<&'static str> {
+        let pairs = self.fixed_settings().into_iter().zip(started.fixed_settings());
+        pairs.filter(|(now, then)| now.1 != then.1).map(|(now, _)| now.0).collect()
+    }
+}
+
+/// One attempt to load.
+struct Loading<'l> {
+    overrides: Overrides,
+    environment: &'l dyn Fn(&str) -> Option<OsString>,
+    /// The configuration in force, whose connections are open.
+    before: Option<&'l Configuration>,
+}
+
+impl Loading<'_> {
+    fn load(self, file: Option<&Path>) -> Result<Configuration, ConfigurationError> {
+        let mut files = Files::default();
+        let Some(file) = file else { return self.interpret(None, "", files) };
+        let whole_file =
+            |line, message: String| Problem { file: Some(file.to_owned()), line, key: String::new(), message };
+        let bytes = match files.read(file) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                return Err(ConfigurationError::new(vec![whole_file(None, format!("cannot be read: {error}"))], files));
+            }
+        };
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => self.interpret(Some(file), text, files),
+            Err(error) => {
+                let before = bytes.iter().take(error.valid_up_to());
+                let line = before.filter(|byte| **byte == b'\n').count() + 1;
+                Err(ConfigurationError::new(vec![whole_file(Some(line), "is not UTF-8 text".to_owned())], files))
+            }
+        }
+    }
+
+    fn interpret(self, file: Option<&Path>, text: &str, files: Files) -> Result<Configuration, ConfigurationError> {
+        let document = Document {
+            file,
+            text,
+            folder: file.map_or_else(|| PathBuf::from("."), folder_of),
+            environment: self.environment,
+            files: RefCell::new(files),
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+        };
+        let (tree, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            // The error's own form shows the line of the file, which may hold what should have been a reference.
+            document.problem(error.span().map(|span| span.start), "", format!("not valid TOML: {}", error.message()));
+        }
+        // What is left of a broken file would only give problems that are not there.
+        let read = errors.is_empty().then(|| self.sections(Section::root(&document, tree.get_ref())));
+        let files = document.files.into_inner();
+        let problems = document.problems.into_inner();
+        let Some(sections) = read.filter(|_| problems.is_empty()) else {
+            return Err(ConfigurationError::new(problems, files));
+        };
+        Ok(Configuration {
+            host: sections.host,
+            http: sections.http,
+            admin: sections.admin,
+            live: sections.live,
+            warnings: document.warnings.into_inner(),
+            fingerprint: file.map(|_| hexadecimal(&Sha256::digest(text)[..FINGERPRINT_BYTES])).unwrap_or_default(),
+            file: file.map(Path::to_owned),
+            overrides: self.overrides,
+            egress_networks: sections.egress_networks,
+            connection_fingerprints: sections.connection_fingerprints,
+            files,
+        })
+    }
+
+    fn sections(&self, mut root: Section<'_>) -> Sections {
+        let (host, egress_networks) = self.host(root.section("host"));
+        let http = self.http(root.section("http"));
+        let admin = self.admin(root.section("admin"), http.listen);
+        let mut sections = Sections {
+            host,
+            http,
+            admin,
+            live: LiveSettings { egress: self.egress(&egress_networks), ..LiveSettings::default() },
+            egress_networks,
+            connection_fingerprints: BTreeMap::new(),
+        };
+        let mut kinds = BTreeMap::new();
+        for (name, section) in root.named_sections("connections") {
+            let kind = self.connection(&name, section, &mut sections);
+            kinds.insert(name, kind);
+        }
+        let live = &mut sections.live;
+        live.service_defaults = service::read(root.section("service-defaults"), &ServiceSettings::default(), &kinds);
+        for (name, section) in root.named_sections("services") {
+            if let Some(problem) = values::name_problem(&name) {
+                section.problem(problem);
+            }
+            live.services.insert(name, service::read(section, &live.service_defaults, &kinds));
+        }
+        root.reject_unknown_keys();
+        sections
+    }
+
+    fn host(&self, mut section: Section<'_>) -> (HostSection, Vec<IpNet>) {
+        let document = section.document();
+        let folder = |section: &mut Section<'_>, key, overridden: &Option<PathBuf>, default: &str| {
+            let written = section.read(key, values::path).map(|path| document.resolve(&path));
+            overridden.clone().or(written).unwrap_or_else(|| document.resolve(Path::new(default)))
+        };
+        let services_folder = folder(&mut section, "services", &self.overrides.services, "./services");
+        let state_folder = folder(&mut section, "state", &self.overrides.state, "./state");
+        let compiled_folder = section.read("compiled", values::path).map(|path| document.resolve(&path));
+        let compiled_folder = compiled_folder.unwrap_or_else(|| state_folder.join("compiled"));
+        let defaults = RuntimeSettings::new(services_folder, compiled_folder);
+        let runtime = RuntimeSettings {
+            component_bytes_max: section
+                .read("component-max", values::size(COMPONENT_BYTES))
+                .unwrap_or(defaults.component_bytes_max),
+            instances_max: section.read("instances-max", values::count(INSTANCES)).unwrap_or(defaults.instances_max),
+            compilations_max: section
+                .read("compilations-max", values::count(COMPILATIONS))
+                .unwrap_or(defaults.compilations_max),
+            scan_interval: section
+                .read("scan-interval", values::duration(SCAN_INTERVAL))
+                .unwrap_or(defaults.scan_interval),
+            drain_timeout: section.read("drain", values::duration(DRAIN)).unwrap_or(defaults.drain_timeout),
+            pagemap_scan: section.read("pagemap-scan", values::flag).unwrap_or(defaults.pagemap_scan),
+            ..defaults
+        };
+        let networks = section.read("egress-allow", values::networks);
+        let log = section.read("log", log_filter).unwrap_or_else(|| "info".to_owned());
+        let log_format = section.read("log-format", values::choice(LOG_FORMATS)).unwrap_or(LogFormat::Text);
+        section.reject_unknown_keys();
+        let loopback = || vec![IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8))];
+        (HostSection { state_folder, runtime, log, log_format }, networks.unwrap_or_else(loopback))
+    }
+
+    fn http(&self, mut section: Section<'_>) -> HttpSection {
+        let (listen, open) = listener(
+            &mut section,
+            &Listener {
+                overridden: self.overrides.listen,
+                option: "--listen",
+                default_port: 8080,
+                risk: "call every service",
+            },
+        );
+        let http = HttpSection {
+            listen,
+            open,
+            connections_max: section.read("connections-max", values::count(HTTP_CONNECTIONS)).unwrap_or(1000),
+            header_timeout: section
+                .read("header-timeout", values::duration(CLIENT_WAIT))
+                .unwrap_or(Duration::from_secs(10)),
+            head_bytes_max: section
+                .read("head-max", values::size(HEAD_BYTES))
+                .and_then(|bytes| usize::try_from(bytes).ok())
+                .unwrap_or(64 * 1024),
+            body_bytes_max: section.read("body-max", values::size(BODY_BYTES)),
+            body_timeout: section
+                .read("body-timeout", values::duration(CLIENT_WAIT))
+                .unwrap_or(Duration::from_secs(30)),
+            idle_timeout: section
+                .read("idle-timeout", values::duration(CLIENT_WAIT))
+                .unwrap_or(Duration::from_secs(60)),
+        };
+        section.reject_unknown_keys();
+        http
+    }
+
+    fn admin(&self, mut section: Section<'_>, http: SocketAddr) -> AdminSection {
+        let description = Listener {
+            overridden: self.overrides.admin,
+            option: "--admin",
+            default_port: 8081,
+            risk: "read its state and settings",
+        };
+        let (listen, open) = listener(&mut section, &description);
+        if collide(listen, http) {
+            let message = format!("{listen} is taken by the public listener on {http}; choose another port");
+            refuse_listen(&section, self.overrides.admin.map(|_| "--admin"), message);
+        }
+        section.reject_unknown_keys();
+        AdminSection { listen, open }
+    }
+
+    /// The outgoing policy: the one in force, if nothing changed, so that connections can be kept.
+    fn egress(&self, networks: &[IpNet]) -> Arc<Egress> {
+        match self.before {
+            Some(before) if before.egress_networks == networks => Arc::clone(&before.live.egress),
+            _ => Arc::new(Egress::new(networks.to_vec())),
+        }
+    }
+
+    /// Reads one connection and opens it, or keeps the open one. Its kind, when that is known.
+    fn connection(&self, name: &str, mut section: Section<'_>, sections: &mut Sections) -> Option<Kind> {
+        if let Some(problem) = values::name_problem(name) {
+            section.problem(problem);
+        }
+        let kind = connection::kind(&mut section)?;
+        if let Some(Connection { common, config, fingerprint }) = connection::read(&mut section, kind) {
+            let egress = &sections.live.egress;
+            let open = self.before.filter(|before| {
+                Arc::ptr_eq(&before.live.egress, egress)
+                    && before.connection_fingerprints.get(name) == Some(&fingerprint)
+            });
+            let remote = match open.and_then(|before| before.live.connections.get(name)) {
+                Some(remote) => Ok(remote.clone()),
+                None => Remote::new(name, common, config, egress),
+            };
+            match remote {
+                Ok(remote) => {
+                    sections.live.connections.insert(name.to_owned(), remote);
+                    sections.connection_fingerprints.insert(name.to_owned(), fingerprint);
+                }
+                Err(error) => section.problem(chain(&error)),
+            }
+        }
+        section.reject_unknown_keys();
+        Some(kind)
+    }
+}
+
+/// Everything that the tables of a document say.
+struct Sections {
+    host: HostSection,
+    http: HttpSection,
+    admin: AdminSection,
+    live: LiveSettings,
+    egress_networks: Vec<IpNet>,
+    connection_fingerprints: BTreeMap<String, ContentHash>,
+}
+
+/// What makes one listener different from the other.
+struct Listener {
+    overridden: Option<SocketAddr>,
+    /// The command line option that overrides the address.
+    option: &'static str,
+    default_port: u16,
+    /// What anybody who reaches it can do.
+    risk: &'static str,
+}
+
+/// The keys `listen` and `open` of a listener.
+fn listener(section: &mut Section<'_>, listener: &Listener) -> (SocketAddr, bool) {
+    let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listener.default_port);
+    let written = section.read("listen", values::socket_address);
+    let listen = listener.overridden.or(written).unwrap_or(default);
+    let open = section.read("open", values::flag).unwrap_or(false);
+    if !open && !listen.ip().to_canonical().is_loopback() {
+        let message = format!(
+            "{listen} is not a loopback address, so whoever reaches this machine could {}, without a password; \
+             listen on 127.0.0.1, or say that you want this with open = true under [{}]",
+            listener.risk,
+            section.key()
+        );
+        refuse_listen(section, listener.overridden.map(|_| listener.option), message);
+    }
+    (listen, open)
+}
+
+/// Notes a problem with an address where it was written: on the command line or in the file.
+fn refuse_listen(section: &Section<'_>, option: Option<&str>, message: String) {
+    match option {
+        Some(option) => section.document().command_line_problem(option, message),
+        None => section.problem_at("listen", message),
+    }
+}
+
+/// Whether two listeners cannot both be bound.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    // An unspecified IPv6 address takes the IPv4 ones, too, unless the system is set otherwise.
+    let covers = |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    one.port() != 0
+        && one.port() == other.port()
+        && (one.ip() == other.ip() || covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
+}
+
+fn log_filter(value: &DeValue<'_>) -> Result<String, String> {
+    let text = values::text(value)?;
+    if EnvFilter::try_new(&text).is_ok() {
+        return Ok(text);
+    }
+    let quoted = values::quoted(&text);
+    Err(format!("{quoted} does not select log lines; write a level such as \"info\", or \"warn,wharf_runtime=debug\""))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
