@@ -99,3 +99,57 @@ impl fmt::Debug for Content {
         formatter.debug_struct("Content").field("size", &self.size).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunks(parts: &[&'static [u8]]) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
+        stream::iter(parts.iter().map(|part| Ok(Bytes::from_static(part))).collect::<Vec<_>>())
+    }
+
+    async fn outcome(size: Option<u64>, parts: &[&'static [u8]]) -> Result<Vec<u8>, ErrorKind> {
+        let collected = Content::from_stream(size, chunks(parts)).into_stream().try_collect::<Vec<_>>().await;
+        collected.map(|chunks| chunks.concat()).map_err(|error| error.kind())
+    }
+
+    #[tokio::test]
+    async fn content_is_held_to_its_announced_size() {
+        assert_eq!(outcome(Some(4), &[b"ab", b"cd"]).await, Ok(b"abcd".to_vec()));
+        assert_eq!(outcome(Some(5), &[b"ab", b"cd"]).await, Err(ErrorKind::Interrupted));
+        assert_eq!(outcome(Some(3), &[b"ab", b"cd"]).await, Err(ErrorKind::Interrupted));
+        assert_eq!(outcome(Some(0), &[]).await, Ok(Vec::new()));
+        assert_eq!(outcome(None, &[b"ab", b"cd"]).await, Ok(b"abcd".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn what_is_collected_is_limited() {
+        let collect = |size, limit| Content::from_stream(size, chunks(&[b"ab", b"cd"])).collect(limit);
+        assert_eq!(collect(None, 4).await.unwrap(), "abcd");
+        assert_eq!(collect(None, 3).await.unwrap_err().kind(), ErrorKind::TooLarge);
+        assert_eq!(collect(None, 1).await.unwrap_err().kind(), ErrorKind::TooLarge);
+        assert_eq!(collect(Some(4), 3).await.unwrap_err().kind(), ErrorKind::TooLarge);
+    }
+
+    #[tokio::test]
+    async fn what_is_announced_as_too_large_is_not_even_pulled() {
+        let never = stream::poll_fn(|_| -> std::task::Poll<Option<Result<Bytes, Error>>> { panic!("it was pulled") });
+        let error = Content::from_stream(Some(1 << 40), never).collect(1 << 20).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+    }
+
+    #[tokio::test]
+    async fn an_error_of_the_source_comes_through() {
+        let broken = Err(Error::new(ErrorKind::RateLimited, "slower"));
+        let source = stream::iter([Ok(Bytes::from_static(b"ab")), broken]);
+        let error = Content::from_stream(Some(4), source).collect(100).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::RateLimited);
+    }
+
+    #[tokio::test]
+    async fn empty_bytes_are_no_chunk() {
+        assert_eq!(Content::from_bytes("").into_stream().count().await, 0);
+        assert_eq!(Content::from_bytes("").size(), Some(0));
+        assert_eq!(Content::from_bytes("a").into_stream().count().await, 1);
+    }
+}

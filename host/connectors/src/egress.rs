@@ -121,3 +121,83 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         && !(segments[0] == 0x2001 && segments[1] == 0x0db8)
         && !(segments[0] == 0x3fff && segments[1] < 0x1000)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn allows(policy: &Egress, address: &str) -> bool {
+        policy.check(address.parse().unwrap()).is_ok()
+    }
+
+    #[test]
+    fn public_addresses_are_allowed() {
+        for address in ["1.1.1.1", "93.184.215.14", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "2a00:1450::1"] {
+            assert!(allows(&Egress::default(), address), "{address}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_are_not_public_are_refused_in_every_disguise() {
+        let refused = [
+            "0.0.0.0", "10.1.2.3", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.168.1.1", "100.64.0.1",
+            "198.18.0.1", "192.0.0.8", "192.0.2.1", "203.0.113.1", "224.0.0.1", "240.0.0.1", "255.255.255.255",
+            "::", "::1", "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1", "2001:db8::1", "2001::1", "3fff::1",
+            "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::",
+            "2002:a01:203::1",
+        ];
+        for address in refused {
+            assert!(!allows(&Egress::default(), address), "{address}");
+        }
+    }
+
+    #[test]
+    fn what_the_operator_allows_is_allowed_and_nothing_beside_it() {
+        let policy = Egress::new(vec!["10.1.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()]);
+        for address in ["10.1.2.3", "::ffff:10.1.2.3", "64:ff9b::a01:203", "fd00::7"] {
+            assert!(allows(&policy, address), "{address}");
+        }
+        for address in ["10.2.0.1", "127.0.0.1", "fd00:0:0:1::7"] {
+            assert!(!allows(&policy, address), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_address_and_the_setting() {
+        let error = Egress::default().check("127.0.0.1".parse().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        for part in ["127.0.0.1", "egress-allow", "\"127.0.0.1/32\""] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_judged_by_what_it_resolves_to() {
+        let error = Egress::default().resolve("localhost", 21).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        let loopback = Egress::new(vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+        let addresses = loopback.resolve("localhost", 21).await.unwrap();
+        assert!(addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 21), "{addresses:?}");
+        assert_eq!(loopback.resolve("[::1]", 7).await.unwrap(), ["[::1]:7".parse().unwrap()]);
+    }
+
+    proptest! {
+        #[test]
+        fn an_ipv4_address_is_judged_alike_in_every_disguise(octets: [u8; 4]) {
+            let v4 = Ipv4Addr::from(octets);
+            let [a, b, c, d] = octets.map(u16::from);
+            let (high, low) = (a << 8 | b, c << 8 | d);
+            let verdict = Egress::default().check(v4.into()).is_ok();
+            let disguises = [
+                v4.to_ipv6_mapped(),
+                Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
+                Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
+            ];
+            for disguise in disguises {
+                prop_assert_eq!(Egress::default().check(disguise.into()).is_ok(), verdict, "{}", disguise);
+            }
+        }
+    }
+}

@@ -1,14 +1,16 @@
 //! A server that speaks FTP (RFC 959, with RFC 2428, 2640 and 3659 where the server knows them) as a connection.
 //!
-//! This file says which commands an operation is made of and what their replies mean. How one connection keeps in
-//! step with its server is in `session`, which connections are open in `pool`, how a file gets its name in `upload`,
-//! what a line of a listing says in `listing`.
+//! This file says which commands an operation is made of and what their replies mean. How a connection comes about is
+//! in `dialer`, how it keeps in step with its server in `session`, which ones are open in `pool`, how a file gets its
+//! name in `upload`, what a line of a listing says in `listing`.
 //!
 //! Replies of class 5 are nearly always `550`, whatever happened: what a refusal means is found out by looking, not by
 //! its text.
 
+mod dialer;
 mod listing;
 mod pool;
+mod reply;
 mod session;
 mod upload;
 
@@ -30,9 +32,11 @@ use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
 use crate::temporary;
+use dialer::Dialer;
 use listing::Line;
 use pool::Pool;
-use session::{Dialer, Lines, Open, Reply, Session, Transfer};
+use reply::Reply;
+use session::{Lines, Open, Session, Transfer};
 use upload::Upload;
 
 /// Entries of one page of a listing.
@@ -182,12 +186,9 @@ impl Backend for Ftp {
     }
 
     async fn read(&self, path: &RemotePath, range: ByteRange) -> Result<Content, Error> {
-        let (mut session, size) = self.first(path, |session, path| Box::pin(readable_size(session, path))).await?;
-        let wanted = match size {
-            Some(size) => Some(size.saturating_sub(range.offset).min(range.length.unwrap_or(u64::MAX))),
-            None => None,
-        };
-        if wanted == Some(0) && size != Some(0) || range.length == Some(0) {
+        let (mut session, size) = self.first(path, |session, path| Box::pin(session.size(path))).await?;
+        let wanted = size.map(|size| size.saturating_sub(range.offset).min(range.length.unwrap_or(u64::MAX)));
+        if wanted == Some(0) {
             self.pool.put(session);
             return Ok(Content::from_bytes(Bytes::new()));
         }
@@ -199,7 +200,10 @@ impl Backend for Ftp {
                 return Err(error);
             }
         };
-        let reaches_end = wanted.is_none() || size.is_some_and(|size| wanted == Some(size - range.offset));
+        let reaches_end = match (size, wanted) {
+            (Some(size), Some(wanted)) => range.offset.saturating_add(wanted) == size,
+            _ => range.length.is_none(),
+        };
         let download = Download {
             pool: Arc::clone(&self.pool),
             path: path.clone(),
@@ -207,7 +211,7 @@ impl Backend for Ftp {
             buffer: BytesMut::new(),
             left: wanted.or(range.length),
             is_exact: wanted.is_some(),
-            reaches_end: reaches_end && (wanted.is_some() || range.length.is_none()),
+            reaches_end,
             read_timeout: self.read_timeout,
         };
         Ok(Content::from_stream(wanted, stream::try_unfold(download, Download::next_chunk)))
@@ -273,11 +277,6 @@ async fn not_listed(session: &mut Session, path: &RemotePath, reply: &Reply) -> 
         }
         _ => session.refused(&format!("list {path}"), reply),
     }
-}
-
-/// The size of a file that is to be read, where the server tells it. What is no file is refused later, by `RETR`.
-async fn readable_size(session: &mut Session, path: &RemotePath) -> Result<Option<u64>, Error> {
-    session.size(path).await
 }
 
 async fn not_read(session: &mut Session, path: &RemotePath, reply: &Reply) -> Error {

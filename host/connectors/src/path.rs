@@ -132,3 +132,104 @@ impl fmt::Display for RemotePath {
         formatter.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn path(text: &str) -> RemotePath {
+        RemotePath::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_path_is_absolute_however_it_is_written() {
+        for text in ["inbox/report.csv", "/inbox/report.csv", "/inbox/report.csv/", "inbox/report.csv/"] {
+            assert_eq!(path(text).as_str(), "/inbox/report.csv");
+        }
+        for text in ["", "/"] {
+            assert!(path(text).is_root(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_could_lead_out_or_end_a_command_is_refused() {
+        let refused = [
+            "..", "/..", "a/../b", "/a/..", ".", "a/./b", "///", "a//b", "/a//", "a\\b", "..\\a", "a\nDELE b", "a\rb",
+            "a\0b", "a\u{7f}", "a\u{85}b",
+        ];
+        for text in refused {
+            let error = RemotePath::parse(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_longer_than_servers_take_is_refused_without_being_repeated() {
+        let error = RemotePath::parse(&"a".repeat(PATH_BYTES_MAX + 1)).unwrap_err();
+        assert!(error.to_string().len() < 200);
+        assert!(RemotePath::parse(&"a".repeat(PATH_BYTES_MAX - 1)).is_ok());
+    }
+
+    #[test]
+    fn a_name_that_is_no_single_component_cannot_be_joined() {
+        for name in ["", "/", "a/b", "/etc/passwd", "..", ".", "a\\b", "a\n"] {
+            assert!(path("/inbox").join(name).is_err(), "{name:?}");
+            assert!(RemotePath::root().join(name).is_err(), "{name:?}");
+        }
+        assert_eq!(path("/inbox").join("...").unwrap().as_str(), "/inbox/...");
+        assert_eq!(RemotePath::root().join(" a ").unwrap().as_str(), "/ a ");
+    }
+
+    #[test]
+    fn a_folder_holds_itself_and_what_is_below_but_not_its_namesakes() {
+        let folder = path("/team");
+        assert!(folder.is_within(&folder));
+        assert!(path("/team/a").is_within(&folder));
+        assert!(!path("/teammates").is_within(&folder));
+        assert!(!RemotePath::root().is_within(&folder));
+        assert!(folder.is_within(&RemotePath::root()));
+        assert_eq!(path("/teammates").relative_to(&folder), None);
+        assert_eq!(folder.relative_to(&folder), Some(RemotePath::root()));
+    }
+
+    #[test]
+    fn the_parent_of_the_root_is_nothing() {
+        assert_eq!(RemotePath::root().parent(), None);
+        assert_eq!(path("/a").parent(), Some(RemotePath::root()));
+        assert_eq!(path("/a/b").parent(), Some(path("/a")));
+        assert_eq!(RemotePath::root().name(), "");
+        assert_eq!(path("/a/b").name(), "b");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_path_that_leads_out(text in "(?s)[./\\\\a-c\n]{0,24}|.{0,40}") {
+            if let Ok(path) = RemotePath::parse(&text) {
+                prop_assert!(path.as_str().starts_with('/'));
+                prop_assert!(!path.as_str().contains("//"));
+                prop_assert!(path.components().all(|name| name != ".." && name != "." && !name.contains('\\')));
+                prop_assert!(!path.as_str().contains(char::is_control));
+                prop_assert_eq!(RemotePath::parse(path.as_str()).unwrap(), path);
+            }
+        }
+
+        #[test]
+        fn inside_and_outside_are_inverse(folder in "(/[a-z.]{3,5}){0,3}", inner in "(/[a-z ]{1,5}){0,3}") {
+            let (folder, inner) = (path(&folder), path(&inner));
+            let outer = inner.below(&folder);
+            prop_assert!(outer.is_within(&folder));
+            prop_assert_eq!(outer.relative_to(&folder), Some(inner));
+        }
+
+        #[test]
+        fn what_was_joined_is_the_name_and_its_folder_the_parent(folder in "(/[a-z]{1,5}){0,3}", name in "[^/]{1,20}") {
+            let folder = path(&folder);
+            if let Ok(joined) = folder.join(&name) {
+                prop_assert_eq!(joined.name(), name);
+                prop_assert_eq!(joined.parent(), Some(folder));
+            }
+        }
+    }
+}

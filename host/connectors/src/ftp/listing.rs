@@ -272,3 +272,169 @@ fn words(line: &str) -> impl Iterator<Item = (usize, &str)> {
 fn as_utc(moment: DateTime) -> Option<SystemTime> {
     moment.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp().into())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn time(text: &str) -> SystemTime {
+        text.parse::<Timestamp>().unwrap().into()
+    }
+
+    fn now() -> SystemTime {
+        time("2026-03-10T12:00:00Z")
+    }
+
+    fn human(line: &str) -> Listed {
+        match human_line(line, now()) {
+            Line::Entry(listed) => listed,
+            other => panic!("{line:?} is {other:?}"),
+        }
+    }
+
+    fn machine(line: &str) -> Listed {
+        match machine_line(line) {
+            Line::Entry(listed) => listed,
+            other => panic!("{line:?} is {other:?}"),
+        }
+    }
+
+    fn listed(name: &str, kind: EntryKind, size: Option<u64>, modified: Option<&str>) -> Listed {
+        Listed { name: name.to_owned(), kind, size, modified: modified.map(time) }
+    }
+
+    #[test]
+    fn machine_listings_are_read_whatever_their_case_and_order() {
+        let file = Some("2026-01-02T03:04:05Z");
+        for line in [
+            "type=file;size=1024;modify=20260102030405; report; final.csv",
+            "Size=1024;Modify=20260102030405.000;Type=FILE;UNIX.mode=0644; report; final.csv",
+            "modify=20260102030405;perm=adfrw;size=1024;type=file;unique=FE00U1;UNIX.ownername=a; report; final.csv",
+        ] {
+            assert_eq!(machine(line), listed("report; final.csv", EntryKind::File, Some(1024), file));
+        }
+        assert_eq!(machine("type=dir;sizd=4096;size=4096; a"), listed("a", EntryKind::Directory, None, None));
+        assert_eq!(machine("type=OS.unix=slink:/etc; a"), listed("a", EntryKind::Symlink, None, None));
+        assert_eq!(machine("type=OS.unix=chr-1/3; a"), listed("a", EntryKind::Other, None, None));
+        assert_eq!(machine("  two spaces"), listed(" two spaces", EntryKind::Other, None, None));
+        assert_eq!(machine("type=file;  a "), listed(" a ", EntryKind::File, None, None));
+    }
+
+    #[test]
+    fn the_folder_itself_and_its_parent_are_not_among_its_entries() {
+        assert_eq!(machine_line("type=cdir; ."), Line::Nothing);
+        assert_eq!(machine_line("type=pdir;modify=20260102030405; /"), Line::Nothing);
+        assert_eq!(human_line("total 48", now()), Line::Nothing);
+        assert_eq!(human_line("insgesamt 48", now()), Line::Nothing);
+        assert_eq!(human_line("", now()), Line::Nothing);
+    }
+
+    #[test]
+    fn the_facts_of_a_single_entry_are_found_among_the_lines_of_the_reply() {
+        assert!(facts("250 End").is_none());
+        assert!(facts("250 End of list for a=b; c").is_none());
+        let found = facts(" modify=20260102030405;type=file;size=7; /a b").unwrap();
+        assert_eq!((found.kind, found.size), (EntryKind::File, Some(7)));
+        assert_eq!(facts("type=dir; /").unwrap().kind, EntryKind::Directory);
+        assert_eq!(facts(" type=cdir; /").unwrap().kind, EntryKind::Directory);
+    }
+
+    #[test]
+    fn unix_listings_are_read_in_their_variants() {
+        let cases = [
+            ("-rw-r--r--   1 ftp      ftp          1024 Jan  2 03:04 a.txt", "2026-01-02T03:04:00Z"),
+            ("-rw-r--r--   1 ftp      ftp          1024 Jan  2  2024 a.txt", "2024-01-02T00:00:00Z"),
+            ("-rw-r--r--   1 ftp      ftp          1024 Dec 24 18:00 a.txt", "2025-12-24T18:00:00Z"),
+            ("-rw-r--r--   1 ftp      ftp          1024 Mar 11 02:00 a.txt", "2026-03-11T02:00:00Z"),
+            ("-rw-r--r--+  1 domain users          1024 Jan  2 03:04 a.txt", "2026-01-02T03:04:00Z"),
+            ("-rw-r--r--   1 ftp                   1024 Jan  2 03:04 a.txt", "2026-01-02T03:04:00Z"),
+            ("-rw-r--r-- 1 ftp ftp 1024 2 Jan 03:04 a.txt", "2026-01-02T03:04:00Z"),
+            ("-rw-r--r-- 1 ftp ftp 1024 2024-01-02 03:04 a.txt", "2024-01-02T03:04:00Z"),
+        ];
+        for (line, modified) in cases {
+            assert_eq!(human(line), listed("a.txt", EntryKind::File, Some(1024), Some(modified)), "{line}");
+        }
+        assert_eq!(human("drwxr-xr-x   2 0 0  4096 Jan  2  2024 a").kind, EntryKind::Directory);
+        assert_eq!(human("crw-rw-rw-   1 0 0  1, 3 Jan  2  2024 null").kind, EntryKind::Other);
+    }
+
+    #[test]
+    fn spaces_of_a_name_belong_to_it() {
+        for name in ["  two before", "two  between", "two after  ", "Jan  2 03:04 x", "1024 Jan 2 2024"] {
+            let line = format!("-rw-r--r--   1 ftp  ftp  7 Jan  2 03:04 {name}");
+            assert_eq!(human(&line).name, name);
+            assert_eq!(human(&format!("01-02-26  03:04PM  7 {name}")).name, name);
+        }
+    }
+
+    #[test]
+    fn where_a_link_leads_is_no_part_of_its_name() {
+        let link = human("lrwxrwxrwx   1 0 0  7 Jan  2  2024 current -> releases/7");
+        assert_eq!(link, listed("current", EntryKind::Symlink, None, Some("2024-01-02T00:00:00Z")));
+        assert_eq!(human("-rw-r--r--   1 0 0  7 Jan  2  2024 a -> b").name, "a -> b");
+    }
+
+    #[test]
+    fn a_day_that_this_year_does_not_have_was_last_year() {
+        let leap = time("2025-01-10T12:00:00Z");
+        let Line::Entry(found) = human_line("-rw-r--r-- 1 0 0 7 Feb 29 03:04 a", leap) else { panic!() };
+        assert_eq!(found.modified, Some(time("2024-02-29T03:04:00Z")));
+    }
+
+    #[test]
+    fn windows_listings_are_read_in_their_variants() {
+        let at = Some("2026-01-02T15:04:00Z");
+        for line in ["01-02-26  03:04PM  1024 a b", "01-02-2026  15:04  1,024 a b", "2026-01-02  15:04  1024 a b"] {
+            assert_eq!(human(line), listed("a b", EntryKind::File, Some(1024), at), "{line}");
+        }
+        let folder = human("01-02-26  12:04AM       <DIR>          a b");
+        assert_eq!(folder, listed("a b", EntryKind::Directory, None, Some("2026-01-02T00:04:00Z")));
+        assert_eq!(human("01-02-99  12:04PM  7 a").modified, Some(time("1999-01-02T12:04:00Z")));
+    }
+
+    #[test]
+    fn junk_is_unreadable() {
+        for line in ["hello", "d", "drwxr-xr-x", "-rw-r--r-- 1 0 0 7 Foo 2 2024 a", "01-02-26 03:04PM", "é é é é é",
+            "-rw-r--r-- 1 0 0 7 Jan 2 2024", "-rw-r--r-- 1 0 0 7 Jan 2 2024 ", "99-99-99 99:99PM 7 a"]
+        {
+            assert_eq!(human_line(line, now()), Line::Unreadable, "{line}");
+        }
+        for line in ["hello", "type=file;", "type=file; ", " "] {
+            assert_eq!(machine_line(line), Line::Unreadable, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_exact_or_absent() {
+        assert_eq!(timestamp("20260102030405.5"), Some(time("2026-01-02T03:04:05.5Z")));
+        assert_eq!(timestamp("19700101000000"), Some(SystemTime::UNIX_EPOCH));
+        assert_eq!(timestamp("20261231235960"), Some(time("2026-12-31T23:59:59Z")));
+        for text in ["", "2026", "191260102030405", "20261302030405", "2026010203040x", "+0260102030405"] {
+            assert_eq!(timestamp(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_too_strange(line in "(?s).{0,80}|[-dl][-rwx]{9} +[0-9]+ .{0,20} [0-9]{1,25} (Jan|Feb 3|Dec 99) .{0,30}") {
+            human_line(&line, now());
+            machine_line(&line);
+            facts(&line);
+            timestamp(&line);
+        }
+
+        #[test]
+        fn a_name_comes_through_every_form(name in "[^\\s/][^/\r\n]{0,40}", size: u64) {
+            let forms = [
+                human(&format!("-rw-r--r--   1 ftp  ftp  {size} Jan  2 03:04 {name}")),
+                human(&format!("01-02-26  03:04AM  {size} {name}")),
+                machine(&format!("size={size};type=file;modify=20260102030400; {name}")),
+            ];
+            for form in forms {
+                prop_assert_eq!(form, listed(&name, EntryKind::File, Some(size), Some("2026-01-02T03:04:00Z")));
+            }
+        }
+    }
+}

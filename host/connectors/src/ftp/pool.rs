@@ -6,7 +6,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::session::{Dialer, Session};
+use super::dialer::Dialer;
+use super::session::Session;
 use crate::error::Error;
 
 pub(super) struct Pool {

@@ -5,33 +5,28 @@
 //! on the operation. Knows no pool and no contract.
 
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use secrecy::ExposeSecret;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use suppaftp::tokio::{AsyncRustlsFtpStream, AsyncRustlsStream, TransferStream};
-use suppaftp::types::{FileType, Response};
+use suppaftp::types::FileType;
 use suppaftp::{FtpError, FtpResult, Mode, Status};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::Passive;
+use super::dialer::{DataPort, Dialer, Stage};
 use super::listing::{self, Line, Listed};
-use super::{Config, Passive};
+use super::reply::Reply;
 use crate::backend::{Entry, EntryKind};
 use crate::content::CHUNK_BYTES;
-use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
 use crate::path::{PATH_BYTES_MAX, RemotePath};
 
 /// An open data connection.
 pub(super) type Transfer = TransferStream<AsyncRustlsStream>;
-
-/// How much of a reply goes into a message: what people need, and no more than a log line bears.
-const REPLY_CHARS_MAX: usize = 300;
 
 /// Longest line of a listing: a path as long as can be and as much again for what is told of it.
 const LINE_BYTES_MAX: usize = 2 * PATH_BYTES_MAX;
@@ -45,128 +40,6 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a farewell may take.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Without traffic for so long, the kernel asks the other side whether it is still there, so that firewalls do not
-/// forget a control connection during a long transfer (the usual limit is five minutes).
-const KEEPALIVE: Duration = Duration::from_secs(60);
-
-/// Opens sessions.
-pub(super) struct Dialer {
-    pub(super) config: Config,
-    pub(super) egress: Arc<Egress>,
-    pub(super) connect_timeout: Duration,
-    pub(super) read_timeout: Duration,
-}
-
-impl Dialer {
-    /// Connects, logs in and learns what the server can do, all within the connect timeout.
-    pub(super) async fn connect(self: &Arc<Self>) -> Result<Session, Error> {
-        let deadline = Instant::now() + self.connect_timeout;
-        let resolved = self.egress.resolve(&self.config.host, self.config.port);
-        let addresses = self.by(deadline, "resolving its name", resolved).await??;
-        let control = self.dial(&addresses, deadline).await?;
-        let peer = control.peer_addr().map_err(|error| self.broken("connecting", error))?.ip();
-        let data_port = Arc::new(DataPort {
-            server: self.server(),
-            peer,
-            passive: self.config.passive,
-            egress: Arc::clone(&self.egress),
-            connect_timeout: self.connect_timeout,
-            stage: AtomicU8::new(ASKED),
-        });
-        let greeting = AsyncRustlsFtpStream::connect_with_stream(control);
-        let stream = self.by(deadline, "waiting for its greeting", greeting).await?;
-        let stream = stream.map_err(|error| self.not_greeted(error))?;
-        let opener = Arc::clone(&data_port);
-        let stream = stream.passive_stream_builder(move |address| {
-            let opener = Arc::clone(&opener);
-            Box::pin(async move { opener.open(address).await })
-        });
-        let mut session = Session {
-            dialer: Arc::clone(self),
-            stream,
-            data_port,
-            can: Abilities::default(),
-            may_fall_back: self.config.passive == Passive::Auto,
-            in_step: true,
-            is_suspect: false,
-            replies: 0,
-            is_closed: false,
-        };
-        let prepared = session.prepare(deadline);
-        self.by(deadline, "logging in", prepared).await??;
-        Ok(session)
-    }
-
-    async fn dial(&self, addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, Error> {
-        let mut last = None;
-        for (index, address) in addresses.iter().enumerate() {
-            // What is left is shared among the addresses, so that one which swallows packets leaves time for the rest.
-            let share = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - index) as u32;
-            match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    prepare_socket(&stream).map_err(|error| self.broken("connecting", error))?;
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => {
-                    let message = format!("the FTP server {} cannot be reached at {address}", self.server());
-                    last = Some(Error::new(ErrorKind::Unavailable, message).with_source(error));
-                }
-                Err(_) => last = Some(self.late(&format!("connecting to {address}"), self.connect_timeout)),
-            }
-        }
-        Err(last.unwrap_or_else(|| {
-            Error::new(ErrorKind::Unavailable, format!("the FTP server {} has no address", self.server()))
-        }))
-    }
-
-    async fn by<T>(&self, deadline: Instant, step: &str, work: impl Future<Output = T>) -> Result<T, Error> {
-        tokio::time::timeout_at(deadline.into(), work).await.map_err(|_| self.late(step, self.connect_timeout))
-    }
-
-    /// For messages.
-    pub(super) fn server(&self) -> String {
-        format!("{}:{}", self.config.host, self.config.port)
-    }
-
-    fn late(&self, step: &str, limit: Duration) -> Error {
-        let message = format!("the FTP server {} did not answer within {limit:?}: {step}", self.server());
-        Error::new(ErrorKind::Timeout, message)
-    }
-
-    fn broken(&self, step: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-        let message = format!("the connection to the FTP server {} broke: {step}", self.server());
-        Error::new(ErrorKind::Unavailable, message).with_source(error)
-    }
-
-    fn not_greeted(&self, error: FtpError) -> Error {
-        match error {
-            FtpError::UnexpectedResponse(response) => Error::new(
-                ErrorKind::Unavailable,
-                format!("the FTP server {} takes no connection now: {}", self.server(), Reply::new(response).text()),
-            ),
-            FtpError::ConnectionError(error) => self.broken("waiting for its greeting", error),
-            _ => Error::new(
-                ErrorKind::Unavailable,
-                format!("{} does not greet like an FTP server; check host and port", self.server()),
-            ),
-        }
-    }
-
-    fn not_logged_in(&self, error: FtpError) -> Error {
-        let FtpError::UnexpectedResponse(response) = error else { return self.broken("logging in", error) };
-        let reply = Reply::new(response);
-        let kind = if reply.is_transient() { ErrorKind::Unavailable } else { ErrorKind::Denied };
-        let mut text = reply.text();
-        // A server may repeat what it was told.
-        let password = self.config.password.expose_secret();
-        if !password.is_empty() {
-            text = text.replace(password, "***");
-        }
-        let message = format!("the FTP server {} refused the login of {:?}: {text}", self.server(), self.config.user);
-        Error::new(kind, message)
-    }
-}
 
 /// What the server told in reply to `FEAT` (RFC 2389) and `SYST`.
 #[derive(Default)]
@@ -205,7 +78,24 @@ pub(super) enum Open<'a> {
 pub(super) type Answer<T> = Result<Result<T, Reply>, Error>;
 
 impl Session {
-    async fn prepare(&mut self, deadline: Instant) -> Result<(), Error> {
+    /// A session on a connection that was greeted; to be prepared before anything else.
+    pub(super) fn new(dialer: Arc<Dialer>, stream: AsyncRustlsFtpStream, data_port: Arc<DataPort>) -> Self {
+        let may_fall_back = dialer.config.passive == Passive::Auto;
+        Self {
+            dialer,
+            stream,
+            data_port,
+            can: Abilities::default(),
+            may_fall_back,
+            in_step: true,
+            is_suspect: false,
+            replies: 0,
+            is_closed: false,
+        }
+    }
+
+    /// Logs in and learns what the server can do.
+    pub(super) async fn prepare(&mut self, deadline: Instant) -> Result<(), Error> {
         let dialer = Arc::clone(&self.dialer);
         let login = self.stream.login(dialer.config.user.as_str(), dialer.config.password.expose_secret());
         login.await.map_err(|error| dialer.not_logged_in(error))?;
@@ -289,9 +179,9 @@ impl Session {
         let limit = self.dialer.connect_timeout + 3 * self.dialer.read_timeout;
         loop {
             self.in_step = false;
-            self.data_port.stage.store(ASKED, Ordering::Relaxed);
+            self.data_port.reset();
             let opened = timeout(limit, open_on(&mut self.stream, what)).await;
-            let stage = self.data_port.stage.load(Ordering::Relaxed);
+            let stage = self.data_port.stage();
             let error = match opened {
                 Ok(Ok(transfer)) => return Ok(Ok(transfer)),
                 Ok(Err(error)) => error,
@@ -300,13 +190,15 @@ impl Session {
             let failure = match error {
                 FtpError::UnexpectedResponse(response) => {
                     let reply = self.replied(Reply::new(response), &step)?;
-                    if stage != ASKED {
+                    if stage != Stage::Asked {
                         return Ok(Err(reply));
                     }
-                    self.dialer.refused("open a data connection", &reply)
+                    let server = self.dialer.server();
+                    let message = format!("the FTP server {server} offers no passive data connection: {}", reply.text());
+                    Error::new(ErrorKind::Unavailable, message)
                 }
                 // What the data port itself reports; the control connection is as it was.
-                FtpError::ConnectionError(error) if stage == DIALLED => {
+                FtpError::ConnectionError(error) if stage == Stage::Dialled => {
                     self.in_step = true;
                     match error.downcast::<Error>() {
                         Ok(error) if error.kind() == ErrorKind::Denied => return Err(error),
@@ -422,7 +314,7 @@ impl Session {
             return Ok(Err(entered));
         }
         if self.can.unix_options {
-            match self.open(Open::Lines { command: "LIST -a" }).await? {
+            match self.open(Open::Lines { command: "LIST -a ." }).await? {
                 Ok(transfer) => return Ok(Ok(Lines::new(transfer, Form::Human))),
                 Err(_) => self.can.unix_options = false,
             }
@@ -512,22 +404,6 @@ impl Session {
     }
 }
 
-impl Dialer {
-    fn refused(&self, attempt: &str, reply: &Reply) -> Error {
-        let kind = match reply.code {
-            430 | 530 | 532 | 534 => ErrorKind::Denied,
-            425 | 426 => ErrorKind::Interrupted,
-            500 | 502 | 504 => ErrorKind::Unsupported,
-            501 => ErrorKind::Invalid,
-            // Both speak of storage, for now and for good.
-            452 | 552 => ErrorKind::Unavailable,
-            400..=499 => ErrorKind::Unavailable,
-            _ => ErrorKind::Denied,
-        };
-        Error::new(kind, format!("the FTP server {} refused to {attempt}: {}", self.server(), reply.text()))
-    }
-}
-
 impl Open<'_> {
     fn step(&self) -> String {
         match self {
@@ -554,128 +430,6 @@ async fn open_on(stream: &mut AsyncRustlsFtpStream, what: Open<'_>) -> FtpResult
     }
 }
 
-/// The server was asked where to connect to and has not answered, or has refused.
-const ASKED: u8 = 0;
-/// It answered; the connection is being opened, or failed.
-const DIALLED: u8 = 1;
-/// The data connection is there.
-const CONNECTED: u8 = 2;
-
-/// What a data connection is opened by.
-struct DataPort {
-    server: String,
-    peer: IpAddr,
-    passive: Passive,
-    egress: Arc<Egress>,
-    connect_timeout: Duration,
-    /// How far the latest attempt came; the library does not tell which command a refusal belongs to.
-    stage: AtomicU8,
-}
-
-impl DataPort {
-    /// Connects to where the server says, if it names itself: a hostile one could send the host anywhere else
-    /// (the bounce attack of RFC 2577, turned around).
-    async fn open(&self, address: SocketAddr) -> FtpResult<TcpStream> {
-        self.stage.store(DIALLED, Ordering::Relaxed);
-        let stream = self.dial(address).await.map_err(|error| FtpError::ConnectionError(std::io::Error::other(error)))?;
-        self.stage.store(CONNECTED, Ordering::Relaxed);
-        Ok(stream)
-    }
-
-    async fn dial(&self, address: SocketAddr) -> Result<TcpStream, Error> {
-        let (server, peer) = (&self.server, self.peer.to_canonical());
-        if self.passive != Passive::PasvSameHost && address.ip().to_canonical() != peer {
-            return Err(Error::new(
-                ErrorKind::Denied,
-                format!(
-                    "the FTP server {server} at {peer} wants its data connection opened to {}, another machine; \
-                     if it is behind a NAT, set passive = \"pasv-same-host\" for this connection",
-                    address.ip()
-                ),
-            ));
-        }
-        self.egress.check(address.ip())?;
-        let unreachable = format!("the data port {address} of the FTP server {server} cannot be reached");
-        match timeout(self.connect_timeout, TcpStream::connect(address)).await {
-            Ok(stream) => stream.and_then(|stream| prepare_socket(&stream).map(|()| stream)).map_err(|error| {
-                Error::new(
-                    ErrorKind::Unavailable,
-                    format!("{unreachable}; check that its passive ports are open"),
-                )
-                .with_source(error)
-            }),
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                format!("{unreachable} within {:?}; check that its passive ports are open", self.connect_timeout),
-            )),
-        }
-    }
-}
-
-fn prepare_socket(stream: &TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
-}
-
-/// A final reply of the server.
-pub(super) struct Reply {
-    pub(super) code: u32,
-    body: Vec<u8>,
-}
-
-impl Reply {
-    fn new(response: Response) -> Self {
-        let digits = response.body.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        let code = digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| response.status.code());
-        Self { code, body: response.body }
-    }
-
-    pub(super) fn is_positive(&self) -> bool {
-        (200..300).contains(&self.code)
-    }
-
-    fn is_transient(&self) -> bool {
-        (400..500).contains(&self.code)
-    }
-
-    /// The whole reply on one line, shortened.
-    pub(super) fn text(&self) -> String {
-        let text = String::from_utf8_lossy(&self.body);
-        let mut line = String::new();
-        for word in text.split_whitespace() {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.extend(word.chars().filter(|character| !character.is_control()));
-        }
-        if line.chars().count() > REPLY_CHARS_MAX {
-            line = line.chars().take(REPLY_CHARS_MAX).chain(['…']).collect();
-        }
-        line
-    }
-
-    /// The lines between the first and the last.
-    fn lines(&self) -> impl Iterator<Item = &str> {
-        self.body.split(|byte| *byte == b'\n').skip(1).filter_map(|line| std::str::from_utf8(line).ok())
-    }
-
-    /// Whether the reply to `FEAT` lists a feature.
-    fn lists(&self, name: &str) -> bool {
-        self.lines().any(|line| {
-            line.trim_start().split([' ', '\r', ';']).next().is_some_and(|word| word.eq_ignore_ascii_case(name))
-        })
-    }
-
-    /// What follows the code, of a reply of one line.
-    fn argument(&self) -> Option<&str> {
-        std::str::from_utf8(self.body.get(4..)?).ok().map(str::trim)
-    }
-
-    fn speaks_of_permission(&self) -> bool {
-        let text = self.text().to_ascii_lowercase();
-        text.contains("permission") || text.contains("denied")
-    }
-}
 
 /// The two forms of a listing.
 #[derive(Clone, Copy)]

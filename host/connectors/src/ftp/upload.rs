@@ -13,7 +13,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::pool::Pool;
-use super::session::{Open, Reply, Session, Transfer};
+use super::reply::Reply;
+use super::session::{Open, Session, Transfer};
 use crate::backend::{ALTERNATIVE_NAMES_MAX, Entry, EntryKind, IfExists, alternative_name};
 use crate::content::Content;
 use crate::error::{Error, ErrorKind};

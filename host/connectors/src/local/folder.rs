@@ -443,3 +443,83 @@ fn failed(operation: &str, path: &RemotePath, error: Errno) -> Error {
     let message = format!("cannot {operation} {path}: {what}");
     Error::new(kind, message).with_source(std::io::Error::from(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn path(text: &str) -> RemotePath {
+        RemotePath::parse(text).unwrap()
+    }
+
+    /// A folder with a file, a folder and links, as a kernel without `openat2` sees it.
+    fn without_openat2() -> (tempfile::TempDir, Folder) {
+        let above = tempfile::tempdir().unwrap();
+        fs::create_dir_all(above.path().join("inside/a/b")).unwrap();
+        fs::write(above.path().join("inside/a/b/file"), "content").unwrap();
+        fs::write(above.path().join("secret"), "secret").unwrap();
+        symlink("a", above.path().join("inside/within")).unwrap();
+        symlink("..", above.path().join("inside/out")).unwrap();
+        symlink("../secret", above.path().join("inside/secret")).unwrap();
+        let folder = Folder::new(&above.path().join("inside")).unwrap();
+        folder.has_openat2.store(false, Ordering::Relaxed);
+        (above, folder)
+    }
+
+    #[test]
+    fn without_openat2_paths_are_walked() {
+        let (_above, folder) = without_openat2();
+        assert_eq!(folder.read(&path("/a/b/file"), ByteRange::ALL).unwrap().1, 7);
+        assert_eq!(folder.stat(&path("/")).unwrap().kind, EntryKind::Directory);
+        assert_eq!(folder.list(&path("/")).unwrap().next_page().unwrap().unwrap().len(), 4);
+        assert_eq!(folder.list(&path("/a/b")).unwrap().next_page().unwrap().unwrap().len(), 1);
+        assert_eq!(folder.stat(&path("/a/missing")).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(folder.stat(&path("/a/b/file/deeper")).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(folder.list(&path("/a/b/file")).err().unwrap().kind(), ErrorKind::Conflict);
+    }
+
+    #[test]
+    fn without_openat2_no_link_is_followed_at_all() {
+        let (above, folder) = without_openat2();
+        for at in ["/within/b/file", "/out/secret", "/secret"] {
+            let error = folder.read(&path(at), ByteRange::ALL).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Denied, "{at}: {error}");
+        }
+        for at in ["/within", "/out"] {
+            assert_eq!(folder.list(&path(at)).err().unwrap().kind(), ErrorKind::Denied, "{at}");
+            assert_eq!(folder.stat(&path(at)).unwrap().kind, EntryKind::Symlink);
+        }
+        assert_eq!(folder.delete(&path("/out/secret")).unwrap_err().kind(), ErrorKind::Denied);
+        assert_eq!(folder.make_directory(&path("/out/new")).unwrap_err().kind(), ErrorKind::Denied);
+        assert!(folder.create(&path("/out/new"), IfExists::Replace).is_err());
+        assert!(above.path().join("secret").exists());
+        assert_eq!(fs::read_dir(above.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_temporary_file_that_is_given_up_is_removed_without_a_runtime_too() {
+        let above = tempfile::tempdir().unwrap();
+        let folder = Folder::new(above.path()).unwrap();
+        let mut temporary = folder.create(&path("/file"), IfExists::Fail).unwrap();
+        temporary.append(&[Bytes::from_static(b"half")]).unwrap();
+        assert_eq!(fs::read_dir(above.path()).unwrap().count(), 1);
+        drop(temporary);
+        assert_eq!(fs::read_dir(above.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_name_that_was_taken_meanwhile_is_not_replaced() {
+        let above = tempfile::tempdir().unwrap();
+        let folder = Folder::new(above.path()).unwrap();
+        let first = folder.create(&path("/file"), IfExists::Fail).unwrap();
+        let second = folder.create(&path("/file"), IfExists::Rename).unwrap();
+        fs::write(above.path().join("file"), "mine").unwrap();
+        assert_eq!(first.commit(IfExists::Fail).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(second.commit(IfExists::Rename).unwrap().path, path("/file (1)"));
+        assert_eq!(fs::read_to_string(above.path().join("file")).unwrap(), "mine");
+        assert_eq!(fs::read_dir(above.path()).unwrap().count(), 2);
+    }
+}

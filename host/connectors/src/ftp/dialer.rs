@@ -1,0 +1,229 @@
+//! Opens the connections to an FTP server: the control connection with its login, and the sockets for data.
+//!
+//! Every address is checked against the outgoing policy, and the one that the server names for data against the server's
+//! own. What all FTP errors look like is here too. Knows no command beyond the login.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use secrecy::ExposeSecret;
+use socket2::{SockRef, TcpKeepalive};
+use suppaftp::tokio::AsyncRustlsFtpStream;
+use suppaftp::{FtpError, FtpResult};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::reply::Reply;
+use super::session::Session;
+use super::{Config, Passive};
+use crate::egress::Egress;
+use crate::error::{Error, ErrorKind};
+
+/// Without traffic for so long, the kernel asks the other side whether it is still there, so that firewalls do not
+/// forget a control connection during a long transfer (the usual limit is five minutes).
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Opens sessions.
+pub(super) struct Dialer {
+    pub(super) config: Config,
+    pub(super) egress: Arc<Egress>,
+    pub(super) connect_timeout: Duration,
+    pub(super) read_timeout: Duration,
+}
+
+impl Dialer {
+    /// Connects, logs in and learns what the server can do, all within the connect timeout.
+    pub(super) async fn connect(self: &Arc<Self>) -> Result<Session, Error> {
+        let deadline = Instant::now() + self.connect_timeout;
+        let resolved = self.egress.resolve(&self.config.host, self.config.port);
+        let addresses = self.by(deadline, "resolving its name", resolved).await??;
+        let control = self.dial(&addresses, deadline).await?;
+        let peer = control.peer_addr().map_err(|error| self.broken("connecting", error))?.ip();
+        let data_port = Arc::new(DataPort {
+            server: self.server(),
+            peer,
+            passive: self.config.passive,
+            egress: Arc::clone(&self.egress),
+            connect_timeout: self.connect_timeout,
+            stage: AtomicU8::new(Stage::Asked as u8),
+        });
+        let greeting = AsyncRustlsFtpStream::connect_with_stream(control);
+        let stream = self.by(deadline, "waiting for its greeting", greeting).await?;
+        let stream = stream.map_err(|error| self.not_greeted(error))?;
+        let opener = Arc::clone(&data_port);
+        let stream = stream.passive_stream_builder(move |address| {
+            let opener = Arc::clone(&opener);
+            Box::pin(async move { opener.open(address).await })
+        });
+        let mut session = Session::new(Arc::clone(self), stream, data_port);
+        let prepared = session.prepare(deadline);
+        self.by(deadline, "logging in", prepared).await??;
+        Ok(session)
+    }
+
+    async fn dial(&self, addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, Error> {
+        let mut last = None;
+        for (index, address) in addresses.iter().enumerate() {
+            // What is left is shared among the addresses, so that one which swallows packets leaves time for the rest.
+            let share = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - index) as u32;
+            match timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    prepare_socket(&stream).map_err(|error| self.broken("connecting", error))?;
+                    return Ok(stream);
+                }
+                Ok(Err(error)) => {
+                    let message = format!("the FTP server {} cannot be reached at {address}", self.server());
+                    last = Some(Error::new(ErrorKind::Unavailable, message).with_source(error));
+                }
+                Err(_) => last = Some(self.late(&format!("connecting to {address}"), self.connect_timeout)),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            Error::new(ErrorKind::Unavailable, format!("the FTP server {} has no address", self.server()))
+        }))
+    }
+
+    async fn by<T>(&self, deadline: Instant, step: &str, work: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::time::timeout_at(deadline.into(), work).await.map_err(|_| self.late(step, self.connect_timeout))
+    }
+
+    /// For messages.
+    pub(super) fn server(&self) -> String {
+        format!("{}:{}", self.config.host, self.config.port)
+    }
+
+    pub(super) fn late(&self, step: &str, limit: Duration) -> Error {
+        let message = format!("the FTP server {} did not answer within {limit:?}: {step}", self.server());
+        Error::new(ErrorKind::Timeout, message)
+    }
+
+    pub(super) fn broken(&self, step: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        let message = format!("the connection to the FTP server {} broke: {step}", self.server());
+        Error::new(ErrorKind::Unavailable, message).with_source(error)
+    }
+
+    /// A refusal that nothing more is known of.
+    pub(super) fn refused(&self, attempt: &str, reply: &Reply) -> Error {
+        let kind = match reply.code {
+            430 | 530 | 532 | 534 => ErrorKind::Denied,
+            425 | 426 => ErrorKind::Interrupted,
+            500 | 502 | 504 => ErrorKind::Unsupported,
+            501 => ErrorKind::Invalid,
+            // Both speak of storage, for now and for good.
+            452 | 552 => ErrorKind::Unavailable,
+            400..=499 => ErrorKind::Unavailable,
+            _ => ErrorKind::Denied,
+        };
+        Error::new(kind, format!("the FTP server {} refused to {attempt}: {}", self.server(), reply.text()))
+    }
+
+    fn not_greeted(&self, error: FtpError) -> Error {
+        match error {
+            FtpError::UnexpectedResponse(response) => Error::new(
+                ErrorKind::Unavailable,
+                format!("the FTP server {} takes no connection now: {}", self.server(), Reply::new(response).text()),
+            ),
+            FtpError::ConnectionError(error) => self.broken("waiting for its greeting", error),
+            _ => Error::new(
+                ErrorKind::Unavailable,
+                format!("{} does not greet like an FTP server; check host and port", self.server()),
+            ),
+        }
+    }
+
+    pub(super) fn not_logged_in(&self, error: FtpError) -> Error {
+        let FtpError::UnexpectedResponse(response) = error else { return self.broken("logging in", error) };
+        let reply = Reply::new(response).without(self.config.password.expose_secret());
+        let kind = if reply.is_transient() { ErrorKind::Unavailable } else { ErrorKind::Denied };
+        let text = reply.text();
+        let message = format!("the FTP server {} refused the login of {:?}: {text}", self.server(), self.config.user);
+        Error::new(kind, message)
+    }
+}
+
+/// How far an attempt at a data connection came; the library does not tell which command a refusal belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Stage {
+    /// The server was asked where to connect to and has not answered, or has refused.
+    Asked,
+    /// It answered; the connection is being opened, or failed.
+    Dialled,
+    /// The data connection is there.
+    Connected,
+}
+
+/// What a data connection is opened by.
+pub(super) struct DataPort {
+    server: String,
+    peer: IpAddr,
+    passive: Passive,
+    egress: Arc<Egress>,
+    connect_timeout: Duration,
+    stage: AtomicU8,
+}
+
+impl DataPort {
+    /// Begins another attempt.
+    pub(super) fn reset(&self) {
+        self.reached(Stage::Asked);
+    }
+
+    /// How far the latest attempt came.
+    pub(super) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Relaxed) {
+            stage if stage == Stage::Asked as u8 => Stage::Asked,
+            stage if stage == Stage::Dialled as u8 => Stage::Dialled,
+            _ => Stage::Connected,
+        }
+    }
+
+    fn reached(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+
+    /// Connects to where the server says, if it names itself: a hostile one could send the host anywhere else
+    /// (the bounce attack of RFC 2577, turned around).
+    async fn open(&self, address: SocketAddr) -> FtpResult<TcpStream> {
+        self.reached(Stage::Dialled);
+        let stream = self.dial(address).await.map_err(|error| FtpError::ConnectionError(std::io::Error::other(error)))?;
+        self.reached(Stage::Connected);
+        Ok(stream)
+    }
+
+    async fn dial(&self, address: SocketAddr) -> Result<TcpStream, Error> {
+        let (server, peer) = (&self.server, self.peer.to_canonical());
+        if self.passive != Passive::PasvSameHost && address.ip().to_canonical() != peer {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                format!(
+                    "the FTP server {server} at {peer} wants its data connection opened to {}, another machine; \
+                     if it is behind a NAT, set passive = \"pasv-same-host\" for this connection",
+                    address.ip()
+                ),
+            ));
+        }
+        self.egress.check(address.ip())?;
+        let unreachable = format!("the data port {address} of the FTP server {server} cannot be reached");
+        match timeout(self.connect_timeout, TcpStream::connect(address)).await {
+            Ok(stream) => stream.and_then(|stream| prepare_socket(&stream).map(|()| stream)).map_err(|error| {
+                Error::new(
+                    ErrorKind::Unavailable,
+                    format!("{unreachable}; check that its passive ports are open"),
+                )
+                .with_source(error)
+            }),
+            Err(_) => Err(Error::new(
+                ErrorKind::Timeout,
+                format!("{unreachable} within {:?}; check that its passive ports are open", self.connect_timeout),
+            )),
+        }
+    }
+}
+
+fn prepare_socket(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
+}

@@ -1,0 +1,390 @@
+//! What an FTP connection promises when its server is hostile, broken or merely old.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use secrecy::SecretString;
+use wharf_connectors::ftp::Passive;
+use wharf_connectors::{
+    ByteRange, Common, Config, Content, Egress, EntryKind, Error, ErrorKind, IfExists, Remote, RemotePath, chain, ftp,
+};
+
+use crate::fake_ftp::{FakeFtp, Faults};
+use crate::places::loopback;
+
+const PASSWORD: &str = "hunter2 and more";
+
+/// Short, for every test that waits for it waits that long.
+const READ_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// An answer that comes after a timeout and not after the next one.
+const SOON: Duration = Duration::from_secs(4);
+
+fn config(port: u16, passive: Passive) -> Config {
+    Config::Ftp(ftp::Config {
+        host: "127.0.0.1".to_owned(),
+        port,
+        user: "alice".to_owned(),
+        password: SecretString::from(PASSWORD),
+        passive,
+    })
+}
+
+fn common() -> Common {
+    Common { connect_timeout: Duration::from_secs(1), read_timeout: READ_TIMEOUT, ..Common::default() }
+}
+
+fn remote_by(server: &FakeFtp, passive: Passive) -> Remote {
+    Remote::new("partner", common(), config(server.port, passive), &loopback()).unwrap()
+}
+
+fn remote(server: &FakeFtp) -> Remote {
+    remote_by(server, Passive::Auto)
+}
+
+fn path(text: &str) -> RemotePath {
+    RemotePath::parse(text).unwrap()
+}
+
+async fn read(remote: &Remote, at: &str) -> Result<Bytes, Error> {
+    remote.read(&path(at), ByteRange::ALL).await?.collect(10_000_000).await
+}
+
+async fn write(remote: &Remote, at: &str, content: &'static str) -> Result<(), Error> {
+    remote.write(&path(at), Content::from_bytes(content), IfExists::Replace).await.map(drop)
+}
+
+#[track_caller]
+fn fails<T>(result: Result<T, Error>, kind: ErrorKind, parts: &[&str]) {
+    let error = match result {
+        Ok(_) => panic!("it succeeded instead of failing with {kind:?}"),
+        Err(error) => error,
+    };
+    let text = chain(&error);
+    assert_eq!(error.kind(), kind, "{text}");
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in {text:?}");
+    }
+    assert!(!text.contains("hunter2"), "the password is in {text:?}");
+    assert!(text.len() < 1000, "{text}");
+}
+
+async fn server_with_file(faults: Faults) -> FakeFtp {
+    FakeFtp::start(faults).await.with_file("file", &[b'x'; 100_000])
+}
+
+#[tokio::test]
+async fn a_server_in_order_is_used_in_order() {
+    let server = server_with_file(Faults::default()).await;
+    let remote = remote(&server);
+    assert_eq!(read(&remote, "/file").await.unwrap().len(), 100_000);
+    write(&remote, "/new", "content").await.unwrap();
+    assert_eq!(server.file("new").unwrap(), b"content");
+    assert_eq!(server.names(), ["file", "new"]);
+    assert_eq!(remote.list(&RemotePath::root()).await.unwrap().len(), 2);
+    assert_eq!(server.connections(), 1);
+    let login = ["USER alice", "PASS hunter2 and more", "TYPE I"];
+    assert_eq!(server.commands(1)[..3], login);
+}
+
+#[tokio::test]
+async fn a_data_address_of_a_third_party_is_denied_and_not_contacted() {
+    let third_party = TcpListener::bind("127.0.0.2:0").unwrap();
+    third_party.set_nonblocking(true).unwrap();
+    let faults = Faults { epsv: Some("502 no"), pasv_address: Some("127,0,0,2"), ..Faults::default() };
+    for passive in [Passive::Auto, Passive::Pasv] {
+        let server = server_with_file(faults.clone()).await;
+        let parts = ["127.0.0.1", "127.0.0.2", "pasv-same-host"];
+        fails(read(&remote_by(&server, passive), "/file").await, ErrorKind::Denied, &parts);
+    }
+    assert_eq!(third_party.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    let server = server_with_file(faults).await;
+    assert_eq!(read(&remote_by(&server, Passive::PasvSameHost), "/file").await.unwrap().len(), 100_000);
+}
+
+#[tokio::test]
+async fn where_epsv_fails_pasv_is_tried() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let dead_port: &'static str = Box::leak(format!("229 entering (|||{closed}|)").into_boxed_str());
+    for epsv in ["502 no", "522 no such protocol", "229 what?", dead_port] {
+        let server = server_with_file(Faults { epsv: Some(epsv), ..Faults::default() }).await;
+        let remote = remote(&server);
+        assert_eq!(read(&remote, "/file").await.unwrap().len(), 100_000, "{epsv}");
+        assert_eq!(read(&remote, "/file").await.unwrap().len(), 100_000, "{epsv}");
+        let epsvs = server.commands(1).iter().filter(|command| *command == "EPSV").count();
+        assert_eq!((epsvs, server.connections()), (1, 1), "{epsv}");
+        fails(read(&remote_by(&server, Passive::Epsv), "/file").await, ErrorKind::Unavailable, &["data"]);
+    }
+}
+
+#[tokio::test]
+async fn a_download_that_is_not_confirmed_is_an_error() {
+    let half = Some(50_000);
+    let cases = [
+        (Faults { sent_max: half, after_download: Some("426 aborted by an admin"), ..Faults::default() }, "426"),
+        (Faults { after_download: Some("426 aborted by an admin"), ..Faults::default() }, "aborted by an admin"),
+        (Faults { after_download: Some("451 disk error"), ..Faults::default() }, "disk error"),
+        (Faults { after_download: Some(""), ..Faults::default() }, "did not confirm"),
+        (Faults { sent_max: half, ..Faults::default() }, "before the size"),
+        (Faults { sent_max: half, is_cut: true, ..Faults::default() }, "did not confirm"),
+        (Faults { is_cut: true, ..Faults::default() }, "did not confirm"),
+    ];
+    for (faults, part) in cases {
+        let server = server_with_file(faults).await;
+        let content = remote(&server).read(&path("/file"), ByteRange::ALL).await.unwrap();
+        assert_eq!(content.size(), Some(100_000));
+        let begun = Instant::now();
+        fails(content.collect(1 << 20).await, ErrorKind::Interrupted, &["/file", part]);
+        assert!(begun.elapsed() < SOON);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_grows_while_it_is_read_is_an_error() {
+    // The size is asked for first; what is sent afterwards is more.
+    let server = FakeFtp::start(Faults::default()).await.with_file("file", b"short");
+    let remote = remote(&server);
+    assert_eq!(read(&remote, "/file").await.unwrap(), "short");
+    let content = remote.read(&path("/file"), ByteRange { offset: 2, length: Some(2) }).await.unwrap();
+    assert_eq!(content.collect(10).await.unwrap(), "or");
+    assert!(server.commands(1).contains(&"REST 2".to_owned()));
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_given_up() {
+    let server = FakeFtp::start(Faults { greeting: Some(""), ..Faults::default() }).await;
+    let begun = Instant::now();
+    fails(remote(&server).ping().await, ErrorKind::Timeout, &["greeting", "127.0.0.1"]);
+    assert!(begun.elapsed() < SOON);
+
+    let server = server_with_file(Faults { login: Some(""), ..Faults::default() }).await;
+    fails(remote(&server).ping().await, ErrorKind::Timeout, &["logging in"]);
+
+    let server = server_with_file(Faults { sent_max: Some(50_000), data_hangs: true, ..Faults::default() }).await;
+    let mut content = remote(&server).read(&path("/file"), ByteRange::ALL).await.unwrap().into_stream();
+    let mut received = 0;
+    let error = loop {
+        match content.next().await.unwrap() {
+            Ok(chunk) => received += chunk.len(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(received, 50_000);
+    fails(Err::<(), _>(error), ErrorKind::Timeout, &["/file"]);
+    assert!(content.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_listing_cannot_lead_out_of_its_folder() {
+    let line = |name: &str| format!("-rw-r--r-- 1 ftp ftp 7 Jan  2 03:04 {name}\r\n");
+    let listing: String =
+        [".", "..", "../up", "a/b", "/etc/passwd", "..\\up", "good", "a\u{1b}[2J", "x/"].map(line).concat();
+    let server = FakeFtp::start(Faults { listing: Some(listing), ..Faults::default() }).await;
+    let entries = remote(&server).list(&RemotePath::root()).await.unwrap();
+    let told: Vec<_> = entries.iter().map(|entry| (entry.path.as_str(), entry.kind)).collect();
+    assert_eq!(told, [("/good", EntryKind::File)]);
+}
+
+#[tokio::test]
+async fn lines_that_say_nothing_are_left_out_of_a_listing() {
+    let junk = "hello\r\n\0\u{1}\u{2}\r\n\r\n\n-rw-r--r-- nonsense\r\ntotal 4\n";
+    let listing = format!("{junk}-rw-r--r-- 1 ftp ftp 7 Jan  2 03:04 good\n{junk}");
+    let server = FakeFtp::start(Faults { listing: Some(listing), ..Faults::default() }).await;
+    let entries = remote(&server).list(&RemotePath::root()).await.unwrap();
+    assert_eq!(entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["/good"]);
+}
+
+#[tokio::test]
+async fn a_listing_without_end_is_limited() {
+    let listing = Some("-rw-r--r-- 1 ftp ftp 7 Jan  2 03:04 again\r\n".repeat(100));
+    let server = FakeFtp::start(Faults { listing, is_listing_endless: true, ..Faults::default() }).await;
+    fails(remote(&server).list(&RemotePath::root()).await, ErrorKind::TooLarge, &["10000"]);
+    let listing = Some("never a line end ".repeat(100));
+    let server = FakeFtp::start(Faults { listing, is_listing_endless: true, ..Faults::default() }).await;
+    fails(remote(&server).list(&RemotePath::root()).await, ErrorKind::TooLarge, &["line"]);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_idle_is_replaced_unnoticed() {
+    for farewell in ["421 you were idle for too long", ""] {
+        let after = Duration::from_millis(50);
+        let server = server_with_file(Faults { farewell: Some((after, farewell)), ..Faults::default() }).await;
+        let remote = remote(&server);
+        remote.ping().await.unwrap();
+        tokio::time::sleep(4 * after).await;
+        assert_eq!(read(&remote, "/file").await.unwrap().len(), 100_000);
+        assert_eq!(server.connections(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_of_its_first_command_is_replaced_unnoticed() {
+    // USER, PASS, TYPE, FEAT, SYST and the NOOP of the ping are answered, and nothing more.
+    let faults = Faults { commands_max: Some(6), ..Faults::default() };
+    let operations: [fn(Remote) -> futures::future::BoxFuture<'static, Result<(), Error>>; 4] = [
+        |remote| Box::pin(async move { remote.ping().await.map(drop) }),
+        |remote| Box::pin(async move { remote.delete(&path("/file")).await }),
+        |remote| Box::pin(async move { write(&remote, "/file", "x").await }),
+        |remote| Box::pin(async move { read(&remote, "/file").await.map(drop) }),
+    ];
+    for operation in operations {
+        let server = server_with_file(faults.clone()).await;
+        let remote = remote(&server);
+        remote.ping().await.unwrap();
+        operation(remote).await.unwrap();
+        assert_eq!(server.connections(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_later_is_an_error() {
+    // SIZE is answered, what follows is not.
+    let server = server_with_file(Faults { commands_max: Some(7), ..Faults::default() }).await;
+    let remote = remote(&server);
+    remote.ping().await.unwrap();
+    fails(read(&remote, "/file").await, ErrorKind::Unavailable, &["RETR /file"]);
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_with_a_farewell() {
+    let server = server_with_file(Faults::default()).await;
+    let common = Common { idle_timeout: Duration::from_millis(100), ..common() };
+    let remote = Remote::new("partner", common, config(server.port, Passive::Auto), &loopback()).unwrap();
+    remote.ping().await.unwrap();
+    let deadline = Instant::now() + SOON;
+    while server.commands(1).last().unwrap() != "QUIT" {
+        assert!(Instant::now() < deadline, "{:?}", server.commands(1));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    remote.ping().await.unwrap();
+    assert_eq!(server.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_login_is_denied_and_keeps_the_password_secret() {
+    let replies = [
+        ("530 Login incorrect.", ErrorKind::Denied, "Login incorrect"),
+        ("530-You said\r\n530 PASS hunter2 and more", ErrorKind::Denied, "PASS ***"),
+        ("421 Too many users", ErrorKind::Unavailable, "Too many users"),
+        ("332 Need account", ErrorKind::Denied, "Need account"),
+    ];
+    for (login, kind, part) in replies {
+        let server = FakeFtp::start(Faults { login: Some(login), ..Faults::default() }).await;
+        fails(remote(&server).ping().await, kind, &["alice", "127.0.0.1", part]);
+    }
+    assert!(!format!("{:?}", config(21, Passive::Auto)).contains("hunter2"));
+}
+
+#[tokio::test]
+async fn an_error_tells_which_step_failed() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let remote = Remote::new("partner", common(), config(closed, Passive::Auto), &loopback()).unwrap();
+    fails(remote.ping().await, ErrorKind::Unavailable, &["cannot be reached", &format!("127.0.0.1:{closed}"), "refused"]);
+
+    let server = FakeFtp::start(Faults { greeting: Some("SSH-2.0-OpenSSH_9.2"), ..Faults::default() }).await;
+    fails(self::remote(&server).ping().await, ErrorKind::Unavailable, &["does not greet like an FTP server"]);
+    let server = FakeFtp::start(Faults { greeting: Some("421 full"), ..Faults::default() }).await;
+    fails(self::remote(&server).ping().await, ErrorKind::Unavailable, &["takes no connection now", "421 full"]);
+
+    let server = FakeFtp::start(Faults::default()).await;
+    fails(read(&self::remote(&server), "/missing").await, ErrorKind::NotFound, &["/missing"]);
+
+    let Config::Ftp(mut unknown) = config(21, Passive::Auto) else { unreachable!() };
+    unknown.host = "no-such-host.invalid".to_owned();
+    let remote = Remote::new("partner", common(), Config::Ftp(unknown), &loopback()).unwrap();
+    fails(remote.ping().await, ErrorKind::Unavailable, &["no-such-host.invalid"]);
+}
+
+#[tokio::test]
+async fn the_outgoing_policy_holds() {
+    let server = server_with_file(Faults::default()).await;
+    let policy = Arc::new(Egress::default());
+    let remote = Remote::new("partner", common(), config(server.port, Passive::Auto), &policy).unwrap();
+    fails(remote.ping().await, ErrorKind::Denied, &["127.0.0.1", "egress-allow"]);
+    assert_eq!(server.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_user_that_could_smuggle_a_command_is_no_setting() {
+    let Config::Ftp(mut smuggler) = config(21, Passive::Auto) else { unreachable!() };
+    smuggler.user = "alice\r\nDELE file".to_owned();
+    let made = Remote::new("partner", common(), Config::Ftp(smuggler), &loopback());
+    assert_eq!(made.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn an_upload_that_the_server_does_not_keep_whole_changes_nothing() {
+    let cases = [
+        (Faults { kept_max: Some(3), ..Faults::default() }, ErrorKind::Interrupted, "3 of the 7 bytes"),
+        (Faults { after_upload: Some("552 disk full"), ..Faults::default() }, ErrorKind::Unavailable, "552 disk full"),
+        (Faults { after_upload: Some("426 aborted"), ..Faults::default() }, ErrorKind::Interrupted, "426 aborted"),
+    ];
+    for (faults, kind, part) in cases {
+        let server = server_with_file(faults).await;
+        fails(write(&remote(&server), "/file", "content").await, kind, &["/file", part]);
+        assert_eq!(server.names(), ["file"]);
+        assert_eq!(server.file("file").unwrap().len(), 100_000);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_never_confirmed_changes_nothing() {
+    let server = server_with_file(Faults { after_upload: Some(""), ..Faults::default() }).await;
+    fails(write(&remote(&server), "/file", "content").await, ErrorKind::Timeout, &["end of a transfer"]);
+    let deadline = Instant::now() + SOON;
+    while server.names() != ["file"] {
+        assert!(Instant::now() < deadline, "{:?}", server.names());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(server.file("file").unwrap().len(), 100_000);
+}
+
+#[tokio::test]
+async fn where_a_rename_does_not_replace_the_target_is_deleted_first() {
+    let server = server_with_file(Faults { keeps_targets: true, ..Faults::default() }).await.with_file("b", b"b");
+    let remote = remote(&server);
+    write(&remote, "/file", "content").await.unwrap();
+    assert_eq!(server.file("file").unwrap(), b"content");
+    assert_eq!(server.names(), ["b", "file"]);
+    let commands = server.commands(1);
+    let at = commands.iter().position(|command| command == "DELE /file").unwrap();
+    assert!(commands[at + 1].starts_with("RNFR /.file.") && commands[at + 2] == "RNTO /file", "{commands:?}");
+    remote.rename(&path("/file"), &path("/b"), IfExists::Replace).await.unwrap();
+    assert_eq!(server.file("b").unwrap(), b"content");
+    assert_eq!(server.names(), ["b"]);
+}
+
+#[tokio::test]
+async fn a_server_that_talks_without_end_is_given_up() {
+    let endless: &'static str = Box::leak("220-and\r\n".repeat(60_000).into_boxed_str());
+    let server = FakeFtp::start(Faults { greeting: Some(endless), ..Faults::default() }).await;
+    let begun = Instant::now();
+    fails(remote(&server).ping().await, ErrorKind::Unavailable, &["larger than"]);
+    assert!(begun.elapsed() < SOON);
+}
+
+#[tokio::test]
+async fn a_slow_source_does_not_run_into_the_timeout_of_the_server() {
+    let server = FakeFtp::start(Faults::default()).await;
+    let slow = stream::iter(["a", "b", "c"]).then(async |text| {
+        tokio::time::sleep(READ_TIMEOUT).await;
+        Ok(Bytes::from_static(text.as_bytes()))
+    });
+    let content = Content::from_stream(None, slow);
+    remote(&server).write(&path("/file"), content, IfExists::Fail).await.unwrap();
+    assert_eq!(server.file("file").unwrap(), b"abc");
+}
+
+#[tokio::test]
+async fn pages_of_a_listing_arrive_before_its_end() {
+    let listing = Some("-rw-r--r-- 1 ftp ftp 7 Jan  2 03:04 again\r\n".repeat(1000));
+    let server = FakeFtp::start(Faults { listing, is_listing_endless: true, ..Faults::default() }).await;
+    let pages = remote(&server).list_pages(&RemotePath::root()).await.unwrap();
+    futures::pin_mut!(pages);
+    let first = pages.try_next().await.unwrap().unwrap();
+    assert!(!first.is_empty() && first.len() <= 1000);
+}
