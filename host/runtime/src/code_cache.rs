@@ -1,13 +1,14 @@
 //! Compiled code on disk, so that a restart compiles nothing.
 //!
-//! An entry is named by the content hash of the component and by what the engine demands of compiled code, and carries
-//! an authentication code made with a key that lies in the same folder. The folder belongs to this host alone; an
-//! entry that is corrupt, or that another host wrote, is deleted and made anew. Loading compiled code is the one
-//! unsafe thing that this product does, and it is here.
+//! An entry is one file, named by the content hash of the component and by what the engine demands of compiled code. It
+//! ends with an authentication code, made with a key that lies in the same folder; an entry that is corrupt is deleted
+//! and made anew. Only the user who runs the host can write to the folder; several hosts of this user may share it,
+//! because key and entries appear whole. Loading compiled code is the one unsafe thing that this product does, and it
+//! is here.
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -27,7 +28,9 @@ const CACHE_BYTES_MAX: u64 = 8 << 30;
 const KEY_BYTES: usize = 64;
 const KEY_FILE: &str = "key";
 const CODE_SUFFIX: &str = "cwasm";
-const TAG_SUFFIX: &str = "tag";
+
+/// The authentication code at the end of an entry: the output of SHA-256.
+const TAG_BYTES: usize = 32;
 
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +90,7 @@ impl CodeCache {
 
     /// The component with this content, if it was compiled before. Blocks for as long as reading the file takes.
     pub(crate) fn load(&self, engine: &Engine, content: &ContentHash) -> Option<Component> {
-        let code = self.path(content, CODE_SUFFIX);
+        let code = self.path(content);
         if !code.exists() {
             return None;
         }
@@ -121,24 +124,28 @@ impl CodeCache {
         content: &ContentHash,
         component: &[u8],
     ) -> Result<Component, wasmtime::Error> {
+        // Another service with the same content, or another host, may have compiled it while this one waited.
+        if let Some(compiled) = self.load(engine, content) {
+            return Ok(compiled);
+        }
         let code = engine.precompile_component(component)?;
-        self.store(content, &code).map_err(|error| {
+        self.store(content, code).map_err(|error| {
             wasmtime::Error::msg(format!("the compiled code cannot be written to {}: {error}", self.folder.display()))
         })?;
-        let loaded = self.load_verified(engine, content, &self.path(content, CODE_SUFFIX));
+        let loaded = self.load_verified(engine, content, &self.path(content));
         self.evict();
         loaded
     }
 
-    fn store(&self, content: &ContentHash, code: &[u8]) -> io::Result<()> {
-        // The tag comes last: code without a tag is not loaded.
-        self.remove(content);
-        self.write_whole(&self.path(content, CODE_SUFFIX), code)?;
-        self.write_whole(&self.path(content, TAG_SUFFIX), &self.tag(content, code).finalize().into_bytes())
+    fn store(&self, content: &ContentHash, mut code: Vec<u8>) -> io::Result<()> {
+        let tag = self.tag(content, &code).finalize().into_bytes();
+        // Behind the code, where an ELF file may have anything: the file can be mapped as it is.
+        code.extend_from_slice(&tag);
+        self.write_whole(&self.path(content), &code)
     }
 
     fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.folder.join(format!(".{:016x}.part", rand::random::<u64>()));
+        let temporary = self.folder.join(temporary_name());
         let written = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -158,10 +165,12 @@ impl CodeCache {
         content: &ContentHash,
         path: &Path,
     ) -> Result<Component, wasmtime::Error> {
-        let code = fs::read(path)?;
-        let tag = fs::read(self.path(content, TAG_SUFFIX))?;
-        self.tag(content, &code)
-            .verify_slice(&tag)
+        let entry = fs::read(path)?;
+        let (code, tag) = entry
+            .split_last_chunk::<TAG_BYTES>()
+            .ok_or_else(|| wasmtime::Error::msg("it is shorter than an authentication code"))?;
+        self.tag(content, code)
+            .verify_slice(tag)
             .map_err(|_| wasmtime::Error::msg("its authentication code does not match"))?;
         load_compiled(engine, path)
     }
@@ -174,13 +183,12 @@ impl CodeCache {
         tag
     }
 
-    fn path(&self, content: &ContentHash, suffix: &str) -> PathBuf {
-        self.folder.join(format!("{}-{}.{suffix}", content.as_str(), self.compatibility))
+    fn path(&self, content: &ContentHash) -> PathBuf {
+        self.folder.join(format!("{}-{}.{CODE_SUFFIX}", content.as_str(), self.compatibility))
     }
 
     fn remove(&self, content: &ContentHash) {
-        let _ = fs::remove_file(self.path(content, TAG_SUFFIX));
-        let _ = fs::remove_file(self.path(content, CODE_SUFFIX));
+        let _ = fs::remove_file(self.path(content));
     }
 
     /// Deletes the entries that were not used for longest, until the rest fits. Code in use stays mapped.
@@ -200,7 +208,6 @@ impl CodeCache {
             if total <= CACHE_BYTES_MAX {
                 return;
             }
-            let _ = fs::remove_file(path.with_extension(TAG_SUFFIX));
             let _ = fs::remove_file(path);
             total -= bytes;
         }
@@ -218,26 +225,38 @@ fn load_compiled(engine: &Engine, path: &Path) -> Result<Component, wasmtime::Er
     unsafe { Component::deserialize_file(engine, path) }
 }
 
+/// The key of the folder. Of several hosts that make one at once, the first one's counts for all: a key appears whole.
 fn read_or_make_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
-    let fresh: [u8; KEY_BYTES] = rand::random();
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(mut file) => {
-            file.write_all(&fresh)?;
-            file.sync_all()?;
-            Ok(fresh)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let mut key = [0; KEY_BYTES];
-            match File::open(path)?.read_exact(&mut key) {
-                Ok(()) => Ok(key),
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    // A host that died between making the file and writing it. Entries made without a key are none.
-                    fs::write(path, fresh)?;
-                    Ok(fresh)
-                }
-                Err(error) => Err(error),
-            }
-        }
+    if let Some(key) = read_key(path)? {
+        return Ok(key);
+    }
+    let temporary = path.with_file_name(temporary_name());
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {
+        file.write_all(&rand::random::<[u8; KEY_BYTES]>())?;
+        file.sync_all()?;
+        fs::hard_link(&temporary, path)
+    });
+    let _ = fs::remove_file(&temporary);
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    read_key(path)?.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the key was deleted while it was made"))
+}
+
+/// The key, if there is one. One that is not whole is deleted: entries made with it are none.
+fn read_key(path: &Path) -> io::Result<Option<[u8; KEY_BYTES]>> {
+    match fs::read(path) {
+        Ok(bytes) => match bytes.try_into() {
+            Ok(key) => Ok(Some(key)),
+            Err(_) => fs::remove_file(path).map(|()| None),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// A name that no entry has, for a file that is being written.
+fn temporary_name() -> String {
+    format!(".{:016x}.part", rand::random::<u64>())
 }
