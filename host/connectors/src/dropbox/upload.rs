@@ -89,7 +89,7 @@ impl Caller {
             answer.json::<Metadata>(&call).await
         };
         let answered = answered.await;
-        let sent = outgoing.state().take();
+        let sent = std::mem::take(&mut *outgoing.state());
         match (answered, sent) {
             (Ok(metadata), Sent { whole, failed }) => {
                 // An answer before the end of the content is to a file that has not all of it.
@@ -180,12 +180,6 @@ struct Sent {
     failed: Option<Error>,
 }
 
-impl Sent {
-    fn take(&mut self) -> Self {
-        std::mem::take(self)
-    }
-}
-
 /// Aborts a request whose content failed; the content's own error is kept aside.
 #[derive(Debug)]
 struct ContentFailed;
@@ -232,7 +226,6 @@ impl Outgoing {
 
     /// A body for one try, while there is something to make it from.
     fn body(&self) -> Option<reqwest::Body> {
-        self.state().take();
         let chunks = match &self.source {
             Source::Memory(bytes) => stream::iter(pieces(bytes.clone()).map(Ok)).boxed(),
             Source::Once(slot) => {
@@ -243,6 +236,9 @@ impl Outgoing {
                     .boxed()
             }
         };
+        // Nobody asks an empty body for its end.
+        let whole = self.hash.clone().filter(|_| self.size == Some(0));
+        *self.state() = Sent { whole, failed: None };
         Some(streamed(self.size, observed(chunks, Arc::clone(&self.state))))
     }
 }
@@ -257,31 +253,33 @@ fn pieces(mut bytes: Bytes) -> impl Iterator<Item = Bytes> + Send {
 }
 
 /// The chunks as they are, hashed and counted on their way, with the end and any failure noted in `state`.
+///
+/// Each chunk is held back until the next one is there, or the end. A sender stops asking once it has as many bytes as
+/// it announced; a source that fails behind its last byte, as one does whose hash turns out wrong, must fail before
+/// that.
 fn observed(chunks: Chunks, state: Arc<Mutex<Sent>>) -> impl Stream<Item = Result<Bytes, ContentFailed>> + Send {
-    stream::try_unfold((chunks, ContentHasher::new(), 0_u64), move |(mut chunks, mut hasher, sent)| {
+    let source = Some((chunks, ContentHasher::new(), 0_u64));
+    stream::try_unfold((source, None), move |(source, mut held)| {
         let state = Arc::clone(&state);
         async move {
             let failed = |error| {
                 lock(&state).failed = Some(error);
                 ContentFailed
             };
-            match chunks.try_next().await {
-                Ok(Some(chunk)) => {
-                    let sent = sent + chunk.len() as u64;
-                    if sent > UPLOAD_BYTES_MAX {
-                        let message =
-                            format!("the content has more than {UPLOAD_BYTES_MAX} bytes, the most in one upload");
-                        return Err(failed(Error::new(ErrorKind::TooLarge, message)));
-                    }
-                    hasher.update(&chunk);
-                    Ok(Some((chunk, (chunks, hasher, sent))))
+            let Some((mut chunks, mut hasher, mut sent)) = source else { return Ok(None) };
+            while let Some(chunk) = chunks.try_next().await.map_err(failed)? {
+                sent += chunk.len() as u64;
+                if sent > UPLOAD_BYTES_MAX {
+                    let message = format!("the content has more than {UPLOAD_BYTES_MAX} bytes, the most in one upload");
+                    return Err(failed(Error::new(ErrorKind::TooLarge, message)));
                 }
-                Ok(None) => {
-                    lock(&state).whole = Some(hasher.finish());
-                    Ok(None)
+                hasher.update(&chunk);
+                if let Some(previous) = held.replace(chunk) {
+                    return Ok(Some((previous, (Some((chunks, hasher, sent)), held))));
                 }
-                Err(error) => Err(failed(error)),
             }
+            lock(&state).whole = Some(hasher.finish());
+            Ok(held.take().map(|last| (last, (None, None))))
         }
     })
 }
