@@ -43,9 +43,8 @@ impl Body {
         if body.is_end_stream() {
             return Self::empty();
         }
-        let body = body.map_err(|error| {
-            wasmtime_wasi_http::Error::InternalError(Some(wharf_connectors::chain(&error)))
-        });
+        let body =
+            body.map_err(|error| wasmtime_wasi_http::Error::InternalError(Some(wharf_connectors::chain(&error))));
         Self::Http(body.boxed_unsync())
     }
 
@@ -80,9 +79,10 @@ impl Body {
             Self::Http(body) => body,
             Self::Content(content) => {
                 let size = content.size();
-                let frames = content.into_stream().map_ok(Frame::data).map_err(|error| {
-                    wasmtime_wasi_http::Error::InternalError(Some(wharf_connectors::chain(&error)))
-                });
+                let frames = content
+                    .into_stream()
+                    .map_ok(Frame::data)
+                    .map_err(|error| wasmtime_wasi_http::Error::InternalError(Some(wharf_connectors::chain(&error))));
                 SizedBody { body: StreamBody::new(frames), size, ended: size == Some(0) }.boxed_unsync()
             }
         }

@@ -159,12 +159,7 @@ impl CodeCache {
         written
     }
 
-    fn load_verified(
-        &self,
-        engine: &Engine,
-        content: &ContentHash,
-        path: &Path,
-    ) -> Result<Component, wasmtime::Error> {
+    fn load_verified(&self, engine: &Engine, content: &ContentHash, path: &Path) -> Result<Component, wasmtime::Error> {
         let entry = fs::read(path)?;
         let (code, tag) = entry
             .split_last_chunk::<TAG_BYTES>()

@@ -96,6 +96,12 @@ enum JobResult {
     Refused(Option<ContentHash>, String),
 }
 
+#[derive(PartialEq, Eq)]
+enum Finished {
+    Done,
+    LookAgain,
+}
+
 impl Deployer {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
@@ -120,7 +126,11 @@ impl Deployer {
                 }
                 Some(ended) = self.jobs.join_next(), if !self.jobs.is_empty() => {
                     match ended {
-                        Ok(ended) => self.finish(ended),
+                        Ok(ended) => {
+                            if self.finish(ended) == Finished::LookAgain {
+                                next_scan = next_scan.min(tokio::time::Instant::now() + STABLE_FOR);
+                            }
+                        }
                         Err(error) => tracing::error!(%error, "preparing a service failed by the host's own fault"),
                     }
                 }
@@ -206,6 +216,9 @@ impl Deployer {
             return Some(STABLE_FOR.saturating_sub(now.duration_since(file.since)).max(SETTLE * 5));
         }
         file.taken = true;
+        // What was said of this content does not hold for the next.
+        file.closed = false;
+        file.written = None;
         file.job += 1;
         let job = file.job;
         self.begin(name.to_owned(), stamp, job);
@@ -247,18 +260,15 @@ impl Deployer {
         });
     }
 
-    fn finish(&mut self, ended: JobEnd) {
+    fn finish(&mut self, ended: JobEnd) -> Finished {
         let JobEnd { name, job, result } = ended;
         // A file that is gone, or changed again since, has made this result void.
-        let Some(file) = self.files.get_mut(&name).filter(|file| file.job == job) else { return };
-        let service = match self.shared.services.load().get(&*name) {
-            Some(service) => Arc::clone(service),
-            None => return,
-        };
+        let Some(file) = self.files.get_mut(&name).filter(|file| file.job == job) else { return Finished::Done };
+        let Some(service) = self.shared.services.load().get(&*name).cloned() else { return Finished::Done };
         match result {
             JobResult::Changed => {
                 file.taken = false;
-                return;
+                return Finished::LookAgain;
             }
             JobResult::Same => service.clear_refused(),
             JobResult::Prepared(generation, took) => {
@@ -274,13 +284,15 @@ impl Deployer {
                 self.retire(old);
             }
             JobResult::Refused(content, reason) => {
-                let serving = if service.current.load().is_some() { "; the version before it goes on serving" } else { "" };
+                let serving =
+                    if service.current.load().is_some() { "; the version before it goes on serving" } else { "" };
                 tracing::warn!(service = name, "not deployed: {reason}{serving}");
                 service.refuse(content, reason);
             }
         }
         self.settle(&name);
         self.tell_pending();
+        Finished::Done
     }
 
     fn undeploy(&self, name: &str) {
@@ -395,13 +407,12 @@ async fn prepare(shared: &Arc<Shared>, service: &Arc<Service>, path: &std::path:
 
 fn reason(error: &PrepareError) -> String {
     let mut reason = error.to_string();
-    let cause = match error {
-        PrepareError::Truncated(cause)
-        | PrepareError::Compile(cause)
-        | PrepareError::Link(cause)
-        | PrepareError::Instantiate(cause) => cause,
-        _ => return reason,
-    };
-    reason.push_str(&format!(": {cause:#}"));
+    if let PrepareError::Truncated(cause)
+    | PrepareError::Compile(cause)
+    | PrepareError::Link(cause)
+    | PrepareError::Instantiate(cause) = error
+    {
+        reason.push_str(&format!(": {cause:#}"));
+    }
     reason
 }

@@ -2,8 +2,8 @@
 //! its reason. Knows nothing of services; whoever compiles or loads code uses the engine made here, because compiled
 //! code fits only the settings that it was made with.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};

@@ -20,7 +20,7 @@ use crate::guest::Guest;
 use crate::imports::bindings::{Service as Handler, ServicePre as HandlerPre};
 
 pub(crate) use call::{Call, Outcome, Reporter};
-pub(crate) use prepare::{PrepareError, Preparation, inspect};
+pub(crate) use prepare::{Preparation, PrepareError, inspect};
 
 /// How long a reusable instance may wait for its next invocation: long enough for a service in use, short enough that
 /// memory goes back soon.

@@ -106,9 +106,12 @@ mod tests {
     #[test]
     fn a_grant_ends_at_its_folder_and_at_its_access() {
         let folder = tempfile::tempdir().unwrap();
-        let granted =
-            open(&settings(folder.path(), vec![grant(Access::Read, "/in"), grant(Access::Write, "/out")]), "mover", "disk")
-                .unwrap();
+        let granted = open(
+            &settings(folder.path(), vec![grant(Access::Read, "/in"), grant(Access::Write, "/out")]),
+            "mover",
+            "disk",
+        )
+        .unwrap();
         assert!(granted.allow(Access::Read, "/in/a").is_ok());
         assert!(granted.allow(Access::Write, "/out/a").is_ok());
         assert!(granted.allow(Access::Read, "/out").is_ok(), "write includes read");

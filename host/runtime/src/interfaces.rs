@@ -26,15 +26,7 @@ const OFFERED: &[(&str, &[&str], &str)] = &[
     ("wasi:filesystem", &["types", "preopens"], "0.2.12"),
     (
         "wasi:sockets",
-        &[
-            "network",
-            "instance-network",
-            "ip-name-lookup",
-            "tcp",
-            "tcp-create-socket",
-            "udp",
-            "udp-create-socket",
-        ],
+        &["network", "instance-network", "ip-name-lookup", "tcp", "tcp-create-socket", "udp", "udp-create-socket"],
         "0.2.12",
     ),
     ("wasi:http", &["types", "outgoing-handler"], "0.2.12"),
@@ -85,9 +77,8 @@ pub(crate) fn why_not_offered(import: &str) -> Option<String> {
             same_name.join(" and ")
         ));
     }
-    let nearest = offered().max_by(|(left, _), (right, _)| {
-        strsim::jaro_winkler(left, name).total_cmp(&strsim::jaro_winkler(right, name))
-    });
+    let nearest = offered()
+        .max_by(|(left, _), (right, _)| strsim::jaro_winkler(left, name).total_cmp(&strsim::jaro_winkler(right, name)));
     let nearest = nearest.map_or_else(String::new, |(offer, version)| format!("; the nearest is {offer}@{version}"));
     Some(format!("it imports {import}, which this host does not have{nearest}"))
 }

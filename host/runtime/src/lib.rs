@@ -3,21 +3,21 @@
 //! [`Runtime`] is all that the program needs: it watches the deploy folder, and [`Runtime::invoke`] calls a service by
 //! name. Knows no wire protocol, no listener, no configuration file.
 
-mod settings;
-mod invocation;
 mod body;
-mod engine;
-mod lane;
 mod code_cache;
-mod output;
-mod program;
+mod deploy;
+mod engine;
+mod generation;
 mod grant;
-mod interfaces;
 mod guest;
 mod imports;
-mod generation;
+mod interfaces;
+mod invocation;
+mod lane;
+mod output;
+mod program;
 mod service;
-mod deploy;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -32,9 +32,7 @@ pub use body::Body;
 pub use code_cache::CodeCacheError;
 pub use deploy::FolderStatus;
 pub use generation::ContentHash;
-pub use invocation::{
-    Failure, FailureKind, INVOCATION_ID_BYTES_MAX, InvocationId, Request, Response, Trigger,
-};
+pub use invocation::{Failure, FailureKind, INVOCATION_ID_BYTES_MAX, InvocationId, Request, Response, Trigger};
 pub use service::{FailedInvocation, RefusedVersion, ServiceState, ServiceStatus};
 pub use settings::{Access, Grant, LiveSettings, RuntimeSettings, ServiceSettings};
 
@@ -223,7 +221,8 @@ impl Shared {
 
 fn refuse_ring(chain: &CallChain, name: &str) -> Result<(), Failure> {
     if chain.contains(name) {
-        let message = format!("{} -> {name} is a ring: a service must not call itself through others", chain.describe());
+        let message =
+            format!("{} -> {name} is a ring: a service must not call itself through others", chain.describe());
         return Err(Failure::new(FailureKind::Ring, message));
     }
     if chain.depth() >= CALL_DEPTH_MAX {

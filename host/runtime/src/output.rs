@@ -59,13 +59,8 @@ struct Lines {
 
 impl GuestOutput {
     pub(crate) fn new(service: Arc<str>, invocation: InvocationId) -> Self {
-        let shared = Shared {
-            service,
-            invocation,
-            output: Lines::default(),
-            error: Lines::default(),
-            tail: VecDeque::new(),
-        };
+        let shared =
+            Shared { service, invocation, output: Lines::default(), error: Lines::default(), tail: VecDeque::new() };
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
 

@@ -250,7 +250,15 @@ impl Reporter for InvocationRecord {
                         tracing::info!(service, invocation, generation, kind, duration_ms, "refused: {failure}");
                     }
                     _ => {
-                        tracing::warn!(service, invocation, generation, kind, duration_ms, details, "failed: {failure}");
+                        tracing::warn!(
+                            service,
+                            invocation,
+                            generation,
+                            kind,
+                            duration_ms,
+                            details,
+                            "failed: {failure}"
+                        );
                     }
                 }
                 if matches!(failure.kind, FailureKind::Trap | FailureKind::Deadline | FailureKind::Internal) {

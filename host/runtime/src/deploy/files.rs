@@ -22,17 +22,27 @@ const NAME_BYTES_MAX: usize = 128;
 pub(super) struct Stamp {
     bytes: u64,
     modified: Option<SystemTime>,
+    /// Seconds and nanoseconds of the last change of the inode, which no program can set: a copy that keeps the time
+    /// of its source is noticed, and so is a change of permissions.
+    changed: (i64, i64),
     inode: u64,
 }
 
 impl Stamp {
     fn of(metadata: &std::fs::Metadata) -> Self {
-        Self { bytes: metadata.len(), modified: metadata.modified().ok(), inode: metadata.ino() }
+        Self {
+            bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            inode: metadata.ino(),
+        }
     }
 
-    /// How long ago the file changed, by its own time. `None` for a time in the future.
+    /// How long ago the file changed in any way. `None` for a time in the future.
     pub(super) fn age(&self) -> Option<Duration> {
-        SystemTime::now().duration_since(self.modified?).ok()
+        let (seconds, nanoseconds) = self.changed;
+        let changed = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?);
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH.checked_add(changed)?).ok()
     }
 }
 

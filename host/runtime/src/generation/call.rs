@@ -360,12 +360,7 @@ async fn instantiate_to_serve(generation: &Generation, store: &mut Store<Guest>)
     })
 }
 
-async fn call(
-    store: &mut Store<Guest>,
-    instance: &Instance,
-    mut request: Request,
-    head: Head,
-) -> Result<(), Failure> {
+async fn call(store: &mut Store<Guest>, instance: &Instance, mut request: Request, head: Head) -> Result<(), Failure> {
     match instance {
         Instance::Handler(handler) => {
             let request = guest_request(&mut store.data_mut().table, request)?;

@@ -103,11 +103,8 @@ impl Preparation {
     ) -> Result<Generation, PrepareError> {
         let component_bytes = bytes.len() as u64;
         let component = self.component(&content, bytes).await?;
-        let unknown: Vec<String> = component
-            .component_type()
-            .imports(&self.engine)
-            .filter_map(|(name, _)| why_not_offered(name))
-            .collect();
+        let unknown: Vec<String> =
+            component.component_type().imports(&self.engine).filter_map(|(name, _)| why_not_offered(name)).collect();
         if !unknown.is_empty() {
             return Err(PrepareError::UnknownImports(unknown));
         }
@@ -167,11 +164,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<(), PrepareError> {
 }
 
 /// Chooses what to call: our own form first, then the newest standard one.
-fn choose_export(
-    engine: &Engine,
-    component: &Component,
-    linked: InstancePre<Guest>,
-) -> Result<Export, PrepareError> {
+fn choose_export(engine: &Engine, component: &Component, linked: InstancePre<Guest>) -> Result<Export, PrepareError> {
     let component_type = component.component_type();
     let names: Vec<&str> = component_type.exports(engine).map(|(name, _)| name).collect();
     let exports = |interface: &str| names.iter().any(|name| name.starts_with(interface));

@@ -289,9 +289,10 @@ impl GuestUpload {
                 .map_err(|_| Error::new(ErrorKind::Interrupted, "the upload was dropped unfinished"))
         });
         let open = Arc::new(());
-        let write = tokio::spawn(async move {
-            granted.remote.write(&path, Content::from_stream(None, content), if_exists).await
-        });
+        let write =
+            tokio::spawn(
+                async move { granted.remote.write(&path, Content::from_stream(None, content), if_exists).await },
+            );
         Self {
             output: Some(UploadStream { chunks, _open: Arc::clone(&open) }),
             open,

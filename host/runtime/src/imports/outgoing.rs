@@ -82,7 +82,8 @@ async fn send(
     });
     match origin.send(request).await {
         Ok(response) => Ok(response.map(|body| {
-            BodyExt::map_err(body, |error| HttpError::InternalError(Some(chain(&error as &dyn StdError)))).boxed_unsync()
+            BodyExt::map_err(body, |error| HttpError::InternalError(Some(chain(&error as &dyn StdError))))
+                .boxed_unsync()
         })),
         Err(error) => {
             tracing::warn!(service, invocation = %surroundings.id, error = chain(&error), "an outgoing request failed");

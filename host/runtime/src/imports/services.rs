@@ -171,9 +171,9 @@ fn guest_response(table: &mut ResourceTable, response: Response) -> wasmtime::Re
 /// `Trap` for a status or a header that HTTP does not allow.
 pub(crate) fn http_response(table: &mut ResourceTable, response: wit::Response) -> Result<Response, Failure> {
     let trap = |message: String| Failure::new(FailureKind::Trap, message);
-    let body: Body = table
-        .delete(response.body)
-        .map_err(|error| trap("the service answered with a body that it does not have".into()).with_details(error.to_string()))?;
+    let body: Body = table.delete(response.body).map_err(|error| {
+        trap("the service answered with a body that it does not have".into()).with_details(error.to_string())
+    })?;
     let mut answer = http::Response::new(body);
     *answer.status_mut() = match response.status {
         200..=599 => http::StatusCode::from_u16(response.status)
@@ -206,11 +206,7 @@ mod tests {
         let headers = attributes(&[("content-type", "text/plain"), ("connection", "close")]);
         let http = http_request("PUT", "/a b/ü", &params, &headers, Body::empty()).unwrap();
         assert_eq!(http.headers().len(), 1, "a header of the connection is not passed on");
-        let request = Request {
-            id: crate::InvocationId::generate(),
-            trigger: Trigger::Service("caller".into()),
-            http,
-        };
+        let request = Request { id: crate::InvocationId::generate(), trigger: Trigger::Service("caller".into()), http };
         let mut table = ResourceTable::new();
         let seen = guest_request(&mut table, request).unwrap();
         assert_eq!((seen.method.as_str(), seen.path.as_str()), ("PUT", "/a b/ü"));
