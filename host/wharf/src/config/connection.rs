@@ -106,14 +106,11 @@ fn http(section: &mut Section<'_>) -> Option<http::Config> {
 
 fn dropbox(section: &mut Section<'_>) -> Option<dropbox::Config> {
     let credentials = dropbox_credentials(section);
-    let api_url = section.read("api-url", url).map(as_folder);
-    let content_url = section.read("content-url", url).map(as_folder);
-    let token_url = section.read("token-url", url);
+    let api_url = section.read("api-url", secure_url).map(as_folder);
+    let content_url = section.read("content-url", secure_url).map(as_folder);
+    let token_url = section.read("token-url", secure_url);
     let certificate_authority = secret::content(section, "certificate-authority");
     let user_agent = section.read("user-agent", user_agent);
-    for key in ["api-url", "content-url", "token-url"] {
-        warn_of_clear_text(section, key);
-    }
     let mut config = match dropbox::Config::new(credentials?) {
         Ok(config) => config,
         Err(error) => {
@@ -206,6 +203,22 @@ fn url(value: &DeValue<'_>) -> Result<Url, String> {
     Ok(url)
 }
 
+/// A URL that tokens are sent to: encrypted, unless they stay on this machine.
+fn secure_url(value: &DeValue<'_>) -> Result<Url, String> {
+    let url = url(value)?;
+    let this_machine = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    if url.scheme() == "https" || this_machine {
+        Ok(url)
+    } else {
+        Err("must begin with https: a token would travel unencrypted to this place".to_owned())
+    }
+}
+
 /// With a `/` at the end, so that what is joined to it goes below it.
 fn as_folder(mut url: Url) -> Url {
     if !url.path().ends_with('/') {
@@ -222,18 +235,5 @@ fn user_agent(value: &DeValue<'_>) -> Result<String, String> {
         Ok(text)
     } else {
         Err("must be printable ASCII: it becomes the header User-Agent".to_owned())
-    }
-}
-
-fn warn_of_clear_text(section: &mut Section<'_>, key: &'static str) {
-    let Some(url) = section.value(key).and_then(|value| url(value.get_ref()).ok()) else { return };
-    let stays_here = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    if url.scheme() == "http" && !stays_here {
-        section.warning(key, "the token travels unencrypted to this URL; use https");
     }
 }

@@ -63,12 +63,13 @@ fn grants(section: &mut Section<'_>, connections: &BTreeMap<String, Option<Kind>
                 ),
                 Some(_) => {}
             }
-            // A service opens a connection by its name alone, so a second grant could never be meant.
-            if grants.iter().any(|grant| grant.connection == connection) {
-                item.problem_at(
-                    "connection",
-                    format!("{} is granted twice; a service has one grant per connection", quoted(&connection)),
-                );
+            // Grants on one connection add up, each with its own path; a second one for the same path is a slip.
+            if grants.iter().any(|grant| grant.connection == connection && grant.path == path) {
+                item.problem(format!(
+                    "{} is granted twice with path {}; keep one of the two",
+                    quoted(&connection),
+                    quoted(path.as_str())
+                ));
             }
             grants.push(Grant { connection, access, path });
         }

@@ -299,8 +299,8 @@ fn dropbox_urls_follow_the_one_that_is_given() {
         ["http://127.0.0.1:9/x/", "http://127.0.0.1:9/x/", "http://127.0.0.1:9/x/oauth2/token"]
     );
     assert_eq!(
-        read("api-url = 'http://a.localhost'\ncontent-url = 'https://b'\ntoken-url = 'https://c/token'"),
-        ["http://a.localhost/", "https://b/", "https://c/token"]
+        read("api-url = 'http://localhost'\ncontent-url = 'https://b'\ntoken-url = 'https://c/token'"),
+        ["http://localhost/", "https://b/", "https://c/token"]
     );
 }
 
@@ -376,11 +376,11 @@ proptest! {
         edits in proptest::collection::vec((0..FULL.len(), 0..40_usize, damage()), 1..4)
     ) {
         let place = Place::new();
-        let mut text = FULL.to_owned();
+        let mut text = FULL.as_bytes().to_vec();
         for (at, length, replacement) in edits {
             let at = at.min(text.len());
             let end = (at + length).min(text.len());
-            text.replace_range(at..end, replacement);
+            text.splice(at..end, replacement.bytes());
         }
         if let Err(error) = place.load(&text) {
             prop_assert!(!error.to_string().contains("hunter2"));

@@ -146,9 +146,10 @@ pub(super) fn networks(value: &DeValue<'_>) -> Result<Vec<IpNet>, String> {
 /// Why a text is not a name of a service or a connection, if it is not.
 pub(super) fn name_problem(name: &str) -> Option<String> {
     let allowed = |character: char| character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-');
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(allowed) {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.starts_with('.') || !name.chars().all(allowed) {
         return Some(format!(
-            "{} is not a name; it must have 1 to {NAME_BYTES_MAX} characters from A-Z, a-z, 0-9, '.', '_' and '-'",
+            "{} is not a name; it must have 1 to {NAME_BYTES_MAX} characters from A-Z, a-z, 0-9, '.', '_' and '-', \
+             and not begin with '.'",
             quoted(name)
         ));
     }

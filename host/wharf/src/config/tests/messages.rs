@@ -260,21 +260,13 @@ fn a_reference_that_leads_nowhere_names_what_is_missing() {
 fn a_secret_file_that_everybody_may_read_is_a_warning() {
     let place = Place::new();
     place.set_mode("secrets/team.token", 0o644);
-    let configuration = place
-        .load(
-            "[connections.team]\ntype = 'dropbox'\napi-url = 'http://dropbox.internal'\naccess-token = { file = \
-        'secrets/team.token' }",
-        )
-        .unwrap();
-    let warnings: Vec<String> =
-        configuration.warnings.iter().map(|warning| place.shortened(&warning.to_string())).collect();
+    let team = "[connections.team]\ntype = 'dropbox'\naccess-token = { file = 'secrets/team.token' }";
+    let warnings = place.load(team).unwrap().warnings;
+    let warnings: Vec<String> = warnings.iter().map(|warning| place.shortened(&warning.to_string())).collect();
     assert_eq!(
         warnings,
-        [
-            "wharf.toml:4: connections.team.access-token.file: everybody on this machine may read the file \
-             secrets/team.token; chmod o-r secrets/team.token",
-            "wharf.toml:3: connections.team.api-url: the token travels unencrypted to this URL; use https",
-        ]
+        ["wharf.toml:3: connections.team.access-token.file: everybody on this machine may read the file \
+          secrets/team.token; chmod o-r secrets/team.token"]
     );
 }
 
@@ -294,9 +286,12 @@ fn grants_are_checked_against_the_connections() {
         "wharf.toml:8: services.a.grants[0].connection: no connection \"zebra\" is configured; there are: api, partner"
     );
     assert_eq!(
-        granted("{ connection = 'partner' }, { connection = 'partner', access = 'write' }"),
-        "wharf.toml:8: services.a.grants[1].connection: \"partner\" is granted twice; a service has one grant per \
-         connection"
+        granted("{ connection = 'partner', path = 'a' }, { connection = 'partner', access = 'write', path = '/a/' }"),
+        "wharf.toml:8: services.a.grants[1]: \"partner\" is granted twice with path \"/a\"; keep one of the two"
+    );
+    assert_eq!(
+        granted("{ connection = 'partner', path = '/a' }, { connection = 'partner', access = 'write', path = '/b' }"),
+        "no problem"
     );
     assert_eq!(
         granted("{ connection = 'api', path = '/v1' }"),
@@ -357,6 +352,12 @@ fn a_connection_tells_what_it_lacks() {
              access-token, or app-key and refresh-token (and app-secret, unless it was authorised with PKCE)",
         ),
         (
+            "[connections.a]\ntype = 'dropbox'\naccess-token = { env = 'PARTNER_PASSWORD' }\n\
+             api-url = 'http://dropbox.internal'",
+            "wharf.toml:4: connections.a.api-url: must begin with https: a token would travel \
+             unencrypted to this place",
+        ),
+        (
             "[connections.a]\ntype = 'dropbox'\naccess-token = { env = 'PARTNER_PASSWORD' }\ncertificate-authority \
              = 'no.pem'",
             "wharf.toml:4: connections.a.certificate-authority: the file no.pem cannot be read: No such file or \
@@ -400,6 +401,7 @@ fn names_have_a_form() {
     let place = Place::new();
     for (text, path) in [
         ("[services.\"a b\"]".to_owned(), "services.\"a b\": \"a b\"".to_owned()),
+        ("[services.\".a\"]".to_owned(), "services.\".a\": \".a\"".to_owned()),
         ("[services.\"\"]".to_owned(), "services.\"\": \"\"".to_owned()),
         (format!("[services.{long}]"), format!("services.{long}: \"{}…\"", "n".repeat(60))),
         (
@@ -408,7 +410,8 @@ fn names_have_a_form() {
         ),
     ] {
         let expected = format!(
-            "wharf.toml:1: {path} is not a name; it must have 1 to 128 characters from A-Z, a-z, 0-9, '.', '_' and '-'"
+            "wharf.toml:1: {path} is not a name; it must have 1 to 128 characters from A-Z, a-z, 0-9, '.', '_' \
+             and '-', and not begin with '.'"
         );
         assert_eq!(place.problems(text), expected);
     }
