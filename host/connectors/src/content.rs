@@ -10,8 +10,8 @@ use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 
 use crate::error::{Error, ErrorKind};
 
-/// What a backend puts into one chunk at most: large enough that system calls do not matter, small enough that a
-/// thousand transfers at once stay within memory.
+/// What [`crate::Remote::read`] puts into one chunk at most: large enough that system calls do not matter, small enough
+/// that a thousand transfers at once stay within memory.
 pub const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Content that is read once.
@@ -92,6 +92,14 @@ impl Content {
         }
         Ok(all.freeze())
     }
+}
+
+/// A chunk in pieces of at most [`CHUNK_BYTES`]; nothing is copied.
+pub(crate) fn pieces(mut chunk: Bytes) -> impl Iterator<Item = Bytes> + Send {
+    std::iter::from_fn(move || {
+        let length = chunk.len().min(CHUNK_BYTES);
+        (length > 0).then(|| chunk.split_to(length))
+    })
 }
 
 impl fmt::Debug for Content {

@@ -19,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::stream::{Stream, StreamExt, TryStreamExt};
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use backend::{ByteRange, Entry, EntryKind, IfExists};
@@ -350,12 +350,14 @@ impl fmt::Debug for Remote {
     }
 }
 
-/// Content that keeps a place among the connection's operations until it is consumed or dropped.
+/// Content in chunks of at most [`CHUNK_BYTES`] that keeps a place among the connection's operations until it is
+/// consumed or dropped.
 fn held_with(content: Content, permit: OwnedSemaphorePermit) -> Content {
     let size = content.size();
+    let chunks = content.into_stream().map_ok(|chunk| stream::iter(content::pieces(chunk)).map(Ok)).try_flatten();
     Content::from_stream(
         size,
-        content.into_stream().map(move |chunk| {
+        chunks.map(move |chunk| {
             let _held_until_the_content_is_dropped = &permit;
             chunk
         }),

@@ -87,8 +87,7 @@ impl Backend for Local {
                 Ok::<_, Error>((read > 0).then_some((batch, (file, left - read))))
             }
         });
-        let chunks = batches.map_ok(|batch| stream::iter(chunks_of(batch)).map(Ok)).try_flatten();
-        Ok(Content::from_stream(Some(size), chunks))
+        Ok(Content::from_stream(Some(size), batches))
     }
 
     async fn write(&self, path: &RemotePath, content: Content, if_exists: IfExists) -> Result<Entry, Error> {
@@ -149,12 +148,4 @@ fn read_batch(file: File, left: u64, path: &RemotePath) -> Result<(File, Bytes),
         Error::new(ErrorKind::Interrupted, format!("reading {path} broke off")).with_source(error)
     })?;
     Ok((file, Bytes::from(batch)))
-}
-
-/// A batch in pieces of the size that consumers expect; nothing is copied.
-fn chunks_of(mut batch: Bytes) -> impl Iterator<Item = Bytes> + Send {
-    std::iter::from_fn(move || {
-        let length = batch.len().min(CHUNK_BYTES);
-        (length > 0).then(|| batch.split_to(length))
-    })
 }

@@ -263,8 +263,10 @@ impl Session {
             files.iter().map(line).collect()
         });
         data.write_all(lines.as_bytes()).await?;
-        while self.faults.is_listing_endless {
-            data.write_all(lines.as_bytes()).await?;
+        if self.faults.is_listing_endless {
+            loop {
+                data.write_all(lines.as_bytes()).await?;
+            }
         }
         data.shutdown().await?;
         self.say("226 listed").await

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use secrecy::SecretString;
 use wharf_connectors::ftp::Passive;
@@ -59,10 +60,7 @@ async fn write(remote: &Remote, at: &str, content: &'static str) -> Result<(), E
 
 #[track_caller]
 fn fails<T>(result: Result<T, Error>, kind: ErrorKind, parts: &[&str]) {
-    let error = match result {
-        Ok(_) => panic!("it succeeded instead of failing with {kind:?}"),
-        Err(error) => error,
-    };
+    let Err(error) = result else { panic!("it succeeded instead of failing with {kind:?}") };
     let text = chain(&error);
     assert_eq!(error.kind(), kind, "{text}");
     for part in parts {
@@ -220,11 +218,13 @@ async fn a_connection_that_was_closed_while_idle_is_replaced_unnoticed() {
     }
 }
 
+type Operation = fn(Remote) -> BoxFuture<'static, Result<(), Error>>;
+
 #[tokio::test]
 async fn a_connection_that_dies_of_its_first_command_is_replaced_unnoticed() {
     // USER, PASS, TYPE, FEAT, SYST and the NOOP of the ping are answered, and nothing more.
     let faults = Faults { commands_max: Some(6), ..Faults::default() };
-    let operations: [fn(Remote) -> futures::future::BoxFuture<'static, Result<(), Error>>; 4] = [
+    let operations: [Operation; 4] = [
         |remote| Box::pin(async move { remote.ping().await.map(drop) }),
         |remote| Box::pin(async move { remote.delete(&path("/file")).await }),
         |remote| Box::pin(async move { write(&remote, "/file", "x").await }),

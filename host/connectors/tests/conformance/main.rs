@@ -17,7 +17,7 @@ mod proftpd;
 /// compiler reports.
 macro_rules! promises {
     ($($promise:ident)+) => {
-        promises!(@remotes [local ftp ftp_without_mlsd] [$($promise)+]);
+        promises!(@remotes [local ftp ftp_without_mlsd dropbox] [$($promise)+]);
     };
     (@remotes [$($remote:ident)+] $promises:tt) => {
         $( promises!(@remote $remote $promises); )+

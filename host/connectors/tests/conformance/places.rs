@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dropbox_emulator::{Emulator, Options, Running};
 use secrecy::SecretString;
 use tempfile::TempDir;
-use wharf_connectors::{Common, Config, Egress, ErrorKind, Remote, RemotePath, ftp, local};
+use wharf_connectors::{Common, Config, Egress, ErrorKind, Remote, RemotePath, dropbox, ftp, local};
 
 use crate::proftpd::Proftpd;
 
@@ -28,6 +29,7 @@ pub(crate) struct Place {
 enum Server {
     Local(TempDir),
     Ftp(Proftpd),
+    Dropbox(Running),
 }
 
 /// A policy that allows this machine.
@@ -87,4 +89,26 @@ async fn over_ftp(server: Proftpd) -> Place {
     let remote = confined(Config::Ftp(config)).await;
     let folder = Some(server.home().join("wharf/test 1"));
     Place { remote, folder, makes_folders: false, _server: Server::Ftp(server) }
+}
+
+pub(crate) async fn dropbox() -> Place {
+    // Whoever builds a TLS configuration first would choose otherwise; a second choice is refused, and that is fine.
+    let _chosen_before = rustls::crypto::ring::default_provider().install_default();
+    let options = Options::default();
+    let credentials = dropbox::Credentials::RefreshToken {
+        app_key: options.app_key.clone(),
+        app_secret: Some(SecretString::from(options.app_secret.clone())),
+        refresh_token: SecretString::from(options.refresh_token.clone()),
+    };
+    let server = Emulator::start(options).await.unwrap();
+    let url = |path: &str| format!("{}/{path}", server.url().trim_end_matches('/')).parse().unwrap();
+    let config = dropbox::Config {
+        api_url: url(""),
+        content_url: url(""),
+        token_url: url("oauth2/token"),
+        certificate_authority: Some(server.ca_pem().as_bytes().to_vec()),
+        ..dropbox::Config::new(credentials).unwrap()
+    };
+    let remote = confined(Config::Dropbox(config)).await;
+    Place { remote, folder: None, makes_folders: true, _server: Server::Dropbox(server) }
 }
