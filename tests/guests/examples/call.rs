@@ -7,9 +7,7 @@ use wharf_test_guests::{Error, Request, Response, parameter, service, text};
 service!(handle);
 
 fn handle(mut request: Request) -> Result<Response, Error> {
-    let chain = parameter(&request, "service")
-        .unwrap_or_default()
-        .to_owned();
+    let chain = parameter(&request, "service").unwrap_or_default().to_owned();
     let (next, rest) = chain.split_once(',').unwrap_or((&chain, ""));
     if next.is_empty() {
         return Ok(text(format!("the end, in {}\n", request.id)));

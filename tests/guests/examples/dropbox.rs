@@ -6,12 +6,8 @@
 //! on; with `errors=json` it is answered as `{"error": {"code", "message"}}`.
 
 use serde_json::{Value, json};
-use wharf_test_guests::bindings::wharf::host::dropbox::{
-    Account, Metadata, Page, UploadOptions, WriteMode,
-};
-use wharf_test_guests::{
-    Error, Request, Response, error_json, invalid, json, parameter, required, service,
-};
+use wharf_test_guests::bindings::wharf::host::dropbox::{Account, Metadata, Page, UploadOptions, WriteMode};
+use wharf_test_guests::{Error, Request, Response, error_json, invalid, json, parameter, required, service};
 
 service!(handle);
 
@@ -34,28 +30,17 @@ fn operate(request: Request) -> Result<Response, Error> {
                 Some("overwrite") => WriteMode::Overwrite,
                 Some(revision) => WriteMode::Update(revision.into()),
             };
-            let options = UploadOptions {
-                mode,
-                autorename: is_set("autorename"),
-                client_modified: None,
-                mute: false,
-            };
+            let options = UploadOptions { mode, autorename: is_set("autorename"), client_modified: None, mute: false };
             metadata_json(&account.upload(&path, request.body, &options)?)
         }
         "download" => {
             let (metadata, body) = account.download(&path)?;
             let headers = vec![("x-metadata".into(), metadata_json(&metadata).to_string())];
-            return Ok(Response {
-                status: 200,
-                headers,
-                body,
-            });
+            return Ok(Response { status: 200, headers, body });
         }
         "get-metadata" => metadata_json(&account.get_metadata(&path)?),
         "list-folder" => page_json(&account.list_folder(&path, is_set("recursive"))?),
-        "list-folder-continue" => {
-            page_json(&account.list_folder_continue(required(&request, "cursor")?)?)
-        }
+        "list-folder-continue" => page_json(&account.list_folder_continue(required(&request, "cursor")?)?),
         "delete" => metadata_json(&account.delete(&path)?),
         "create-folder" => metadata_json(&account.create_folder(&path)?),
         other => return Err(invalid(format!("no operation has the name {other}"))),

@@ -21,21 +21,7 @@ fn handle(request: Request) -> Result<Response, Error> {
     if let Some(size) = request.body.size() {
         headers.push(("x-echo-size".into(), size.to_string()));
     }
-    headers.extend(
-        request
-            .params
-            .into_iter()
-            .map(|(name, value)| ("x-echo-param".into(), format!("{name}={value}"))),
-    );
-    headers.extend(
-        request
-            .headers
-            .into_iter()
-            .map(|(name, value)| (format!("x-echo-header-{name}"), value)),
-    );
-    Ok(Response {
-        status: 200,
-        headers,
-        body: request.body,
-    })
+    headers.extend(request.params.into_iter().map(|(name, value)| ("x-echo-param".into(), format!("{name}={value}"))));
+    headers.extend(request.headers.into_iter().map(|(name, value)| (format!("x-echo-header-{name}"), value)));
+    Ok(Response { status: 200, headers, body: request.body })
 }

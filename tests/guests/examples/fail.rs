@@ -10,8 +10,5 @@ fn handle(request: Request) -> Result<Response, Error> {
         return Err(invalid(format!("no error code has the name {name}")));
     };
     let message = format!("this guest fails with {name}");
-    Err(Error {
-        code: *code,
-        message,
-    })
+    Err(Error { code: *code, message })
 }

@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 use wharf_test_guests::bindings::wasi::io::streams::{OutputStream, StreamError};
 use wharf_test_guests::bindings::wharf::host::files::{Entry, IfExists, Remote, Upload};
 use wharf_test_guests::{
-    Body, Error, ErrorCode, Request, Response, error_json, invalid, json, number, parameter,
-    required, service,
+    Body, Error, ErrorCode, Request, Response, error_json, invalid, json, number, parameter, required, service,
 };
 
 /// What `blocking-write-and-flush` takes at once.
@@ -49,22 +48,12 @@ fn operate(request: Request) -> Result<Response, Error> {
             let body = match parameter(&request, "offset") {
                 None => remote.read(&path)?,
                 Some(_) => {
-                    let length = parameter(&request, "length")
-                        .map(|_| number(&request, "length"))
-                        .transpose()?;
+                    let length = parameter(&request, "length").map(|_| number(&request, "length")).transpose()?;
                     remote.read_range(&path, number(&request, "offset")?, length)?
                 }
             };
-            let headers = body
-                .size()
-                .map(|size| ("x-size".into(), size.to_string()))
-                .into_iter()
-                .collect();
-            return Ok(Response {
-                status: 200,
-                headers,
-                body,
-            });
+            let headers = body.size().map(|size| ("x-size".into(), size.to_string())).into_iter().collect();
+            return Ok(Response { status: 200, headers, body });
         }
         "write" => entry_json(&remote.write(&path, request.body, if_exists)?),
         "create" => {
@@ -90,9 +79,7 @@ fn copy(content: Body, target: OutputStream) -> Result<(), Error> {
     let source = Body::stream(content);
     loop {
         match source.blocking_read(CHUNK_BYTES) {
-            Ok(chunk) => target
-                .blocking_write_and_flush(&chunk)
-                .map_err(|error| broken("writing", &error))?,
+            Ok(chunk) => target.blocking_write_and_flush(&chunk).map_err(|error| broken("writing", &error))?,
             Err(StreamError::Closed) => return Ok(()),
             Err(error) => return Err(broken("reading", &error)),
         }
@@ -100,10 +87,7 @@ fn copy(content: Body, target: OutputStream) -> Result<(), Error> {
 }
 
 fn broken(doing: &str, error: &StreamError) -> Error {
-    Error {
-        code: ErrorCode::Interrupted,
-        message: format!("{doing} broke off: {error:?}"),
-    }
+    Error { code: ErrorCode::Interrupted, message: format!("{doing} broke off: {error:?}") }
 }
 
 fn if_exists(request: &Request) -> Result<IfExists, Error> {

@@ -13,18 +13,12 @@ service!(handle);
 
 fn handle(request: Request) -> Result<Response, Error> {
     let url = required(&request, "url")?;
-    let (scheme, rest) = url
-        .split_once("://")
-        .ok_or_else(|| invalid(format!("{url} has no scheme")))?;
+    let (scheme, rest) = url.split_once("://").ok_or_else(|| invalid(format!("{url} has no scheme")))?;
     let (authority, path) = match rest.find('/') {
         Some(slash) => rest.split_at(slash),
         None => (rest, "/"),
     };
-    let scheme = if scheme == "https" {
-        Scheme::Https
-    } else {
-        Scheme::Http
-    };
+    let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
     let outgoing = OutgoingRequest::new(Fields::new());
     let settings = [
         outgoing.set_scheme(Some(&scheme)),
@@ -44,11 +38,7 @@ fn handle(request: Request) -> Result<Response, Error> {
     let status = response.status();
     let body = response.consume().map_err(|()| failed(url, &"no body"))?;
     let content = read(url, &body)?;
-    Ok(Response {
-        status,
-        headers: Vec::new(),
-        body: Body::new(&content),
-    })
+    Ok(Response { status, headers: Vec::new(), body: Body::new(&content) })
 }
 
 fn read(url: &str, body: &IncomingBody) -> Result<Vec<u8>, Error> {
@@ -65,8 +55,5 @@ fn read(url: &str, body: &IncomingBody) -> Result<Vec<u8>, Error> {
 }
 
 fn failed(url: &str, reason: &dyn std::fmt::Debug) -> Error {
-    Error {
-        code: ErrorCode::Unavailable,
-        message: format!("GET {url}: {reason:?}"),
-    }
+    Error { code: ErrorCode::Unavailable, message: format!("GET {url}: {reason:?}") }
 }

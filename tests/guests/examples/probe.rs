@@ -11,15 +11,9 @@ use wharf_test_guests::{Error, Request, Response, json, service};
 service!(handle);
 
 fn handle(_request: Request) -> Result<Response, Error> {
-    let variables: Vec<String> = env::vars_os()
-        .map(|(name, _)| name.to_string_lossy().into())
-        .collect();
-    let arguments: Vec<String> = env::args_os()
-        .map(|argument| argument.to_string_lossy().into())
-        .collect();
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs());
+    let variables: Vec<String> = env::vars_os().map(|(name, _)| name.to_string_lossy().into()).collect();
+    let arguments: Vec<String> = env::args_os().map(|argument| argument.to_string_lossy().into()).collect();
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let random = HashMap::<u8, u8>::new().hasher().hash_one(0);
     Ok(json(&json!({
         "list_root": outcome(fs::read_dir("/")),

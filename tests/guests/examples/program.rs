@@ -8,10 +8,7 @@ fn main() -> io::Result<()> {
     let mut input = String::new();
     io::stdin().read_to_string(&mut input)?;
     let first = input.lines().next().unwrap_or_default();
-    if let Some(code) = first
-        .strip_prefix("exit ")
-        .and_then(|code| code.parse().ok())
-    {
+    if let Some(code) = first.strip_prefix("exit ").and_then(|code| code.parse().ok()) {
         eprintln!("told to exit with {code}");
         process::exit(code);
     }

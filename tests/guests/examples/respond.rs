@@ -10,9 +10,7 @@ fn handle(request: Request) -> Result<Response, Error> {
     let headers = headers.filter_map(|(_, value)| value.split_once(':'));
     Ok(Response {
         status: number(&request, "status").unwrap_or(200) as u16,
-        headers: headers
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect(),
+        headers: headers.map(|(name, value)| (name.into(), value.into())).collect(),
         body: Body::new(parameter(&request, "text").unwrap_or_default().as_bytes()),
     })
 }

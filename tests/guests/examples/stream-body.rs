@@ -16,10 +16,7 @@ fn handle(request: Request) -> Result<Response, Error> {
             Err(StreamError::Closed) => return Ok(text(format!("{length}\n"))),
             Err(StreamError::LastOperationFailed(error)) => {
                 let message = format!("the body broke off: {}", error.to_debug_string());
-                return Err(Error {
-                    code: ErrorCode::Interrupted,
-                    message,
-                });
+                return Err(Error { code: ErrorCode::Interrupted, message });
             }
         }
     }

@@ -32,11 +32,7 @@ macro_rules! service {
 
 /// The first parameter of this name.
 pub fn parameter<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
-    request
-        .params
-        .iter()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.as_str())
+    request.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
 /// The first parameter of this name, or an error that says that it is missing.
@@ -47,16 +43,12 @@ pub fn required<'a>(request: &'a Request, name: &str) -> Result<&'a str, Error> 
 /// The first parameter of this name as a number, or an error that says what is wrong with it.
 pub fn number(request: &Request, name: &str) -> Result<u64, Error> {
     let text = required(request, name)?;
-    text.parse()
-        .map_err(|_| invalid(format!("the parameter {name} is not a number: {text}")))
+    text.parse().map_err(|_| invalid(format!("the parameter {name} is not a number: {text}")))
 }
 
 /// An error with the code `invalid`.
 pub fn invalid(message: String) -> Error {
-    Error {
-        code: ErrorCode::Invalid,
-        message,
-    }
+    Error { code: ErrorCode::Invalid, message }
 }
 
 /// 200 with a text.

@@ -46,16 +46,9 @@ impl Guest for Connector {
 
 /// The parameter `file_name`: one plain name, no path.
 fn file_name(request: &Request) -> Result<&str, Error> {
-    let (_, name) = request
-        .params
-        .iter()
-        .find(|(key, _)| key == "file_name")
-        .ok_or_else(|| {
-            invalid(
-                "the parameter file_name is missing: add ?file_name=report.csv to the address"
-                    .into(),
-            )
-        })?;
+    let (_, name) = request.params.iter().find(|(key, _)| key == "file_name").ok_or_else(|| {
+        invalid("the parameter file_name is missing: add ?file_name=report.csv to the address".into())
+    })?;
     let forbidden = |character: char| matches!(character, '/' | '\\') || character.is_control();
     if name.is_empty() || name == "." || name == ".." || name.contains(forbidden) {
         return Err(invalid(format!(
@@ -77,16 +70,8 @@ fn file_name(request: &Request) -> Result<&str, Error> {
 /// other content has the name, `autorename` keeps both, the new one as `report (1).csv`.
 fn upload(path: &str, content: Body) -> Result<Metadata, Error> {
     let account = Account::open(CONNECTION)?;
-    if content
-        .size()
-        .is_some_and(|size| size <= SINGLE_REQUEST_MAX_BYTES)
-    {
-        let options = UploadOptions {
-            mode: WriteMode::Add,
-            autorename: true,
-            client_modified: None,
-            mute: false,
-        };
+    if content.size().is_some_and(|size| size <= SINGLE_REQUEST_MAX_BYTES) {
+        let options = UploadOptions { mode: WriteMode::Add, autorename: true, client_modified: None, mute: false };
         return account.upload(path, content, &options);
     }
     let entry = Remote::open(CONNECTION)?.write(path, content, IfExists::Rename)?;
@@ -94,8 +79,5 @@ fn upload(path: &str, content: Body) -> Result<Metadata, Error> {
 }
 
 fn invalid(message: String) -> Error {
-    Error {
-        code: ErrorCode::Invalid,
-        message,
-    }
+    Error { code: ErrorCode::Invalid, message }
 }

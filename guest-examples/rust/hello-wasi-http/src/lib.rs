@@ -1,8 +1,6 @@
 //! A standard `wasi:http` 0.2 component. It needs nothing of this host and runs unmodified on any other.
 
-use wasip2::http::types::{
-    Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
-};
+use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
 
 struct Hello;
 wasip2::http::proxy::export!(Hello);
