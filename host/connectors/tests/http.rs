@@ -1,5 +1,7 @@
 //! Requests to an HTTP origin, against servers that do exactly what a test says.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends, and tells why")]
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;

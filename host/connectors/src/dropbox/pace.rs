@@ -77,7 +77,7 @@ impl Patience<'_> {
     /// Notes that the account must not be called for a while, and whether this operation may wait for that.
     pub(super) fn told_to_wait(&mut self, asked: Option<Duration>) -> Result<(), OutOfPatience> {
         // Half of the wait is certain, so that it helps; half is chance, so that those who met part ways.
-        let wait = asked.unwrap_or_else(|| {
+        let wait = asked.filter(|asked| !asked.is_zero()).unwrap_or_else(|| {
             let longest = BACKOFF_FIRST * 2_u32.pow(self.tries.min(TRIES_MAX));
             longest.mul_f64(0.5 + 0.5 * rand::random::<f64>())
         });

@@ -16,7 +16,7 @@ use super::Credentials;
 use super::call::Answer;
 use super::failure::{Call, Problem, presentable};
 use super::wire::Granted;
-use crate::error::{Error, ErrorKind, chain};
+use crate::error::{Error, ErrorKind};
 use crate::http::client::Client;
 
 /// How long before its end a token is replaced: longer than the longest call that began with it.
@@ -24,6 +24,9 @@ const AHEAD: Duration = Duration::from_secs(300);
 
 /// After a renewal ahead of time failed, the next one is not tried before this, for the old token is still good.
 const AHEAD_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long operations wait for a renewal ahead of time: the old token would serve them at once.
+const AHEAD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The life of a token whose answer does not say, and the longest that is believed: four hours is what Dropbox gives.
 const LIFE: Duration = Duration::from_secs(4 * 3600);
@@ -64,24 +67,22 @@ impl Tokens {
         if let Some(good) = current.as_ref().filter(|current| Instant::now() < current.renew) {
             return Ok(good.token.clone());
         }
-        match self.renew(client, app_key, app_secret.as_ref(), refresh_token).await {
-            Ok(renewed) => Ok(current.insert(renewed).token.clone()),
-            Err(problem) => match current.as_mut().filter(|current| Instant::now() < current.end) {
-                Some(still_good) => {
-                    let why = match &problem {
-                        Problem::Busy { error, .. } | Problem::Expired(error) => chain(error),
-                        Problem::Final(failure) => format!("{failure:?}"),
-                    };
-                    tracing::warn!(why, "the access token of Dropbox could not be renewed ahead of its end");
-                    still_good.renew = Instant::now() + AHEAD_AGAIN;
-                    Ok(still_good.token.clone())
-                }
-                None => {
-                    *current = None;
-                    Err(problem)
-                }
-            },
+        let renewal = self.renew(client, app_key, app_secret.as_ref(), refresh_token);
+        let Some(still_good) = current.as_mut().filter(|current| Instant::now() < current.end) else {
+            *current = None;
+            return Ok(current.insert(renewal.await?).token.clone());
+        };
+        let renewed = tokio::time::timeout(AHEAD_PATIENCE, renewal).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "Dropbox takes too long to renew the access token").into())
+        });
+        match renewed {
+            Ok(renewed) => *still_good = renewed,
+            Err(problem) => {
+                tracing::warn!(?problem, "the access token of Dropbox could not be renewed ahead of its end");
+                still_good.renew = Instant::now() + AHEAD_AGAIN;
+            }
         }
+        Ok(still_good.token.clone())
     }
 
     /// Forgets a token that Dropbox no longer takes, unless it was replaced already. Whether another can be had.

@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use wharf_connectors::{Content, ErrorKind, IfExists, RemotePath, chain};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use wharf_connectors::dropbox::Config;
+use wharf_connectors::{Content, Egress, ErrorKind, IfExists, Remote, RemotePath, chain};
 
 use crate::scripted::{Call, Reply, Scripted};
 use crate::{access_token, common, config, connect, file_metadata, path, refresh_token, remote};
@@ -282,4 +286,36 @@ async fn operations_of_the_account_count_against_the_limit_of_the_connection() {
     assert_eq!(server.routes(), ["files/download"]);
     drop(content);
     second.await.unwrap();
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_where_the_server_offers_it() {
+    let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (pem, certificate) = (key.cert.pem(), key.cert.der().clone());
+    let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], private)
+        .unwrap();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    let server = tokio::spawn(async move {
+        let acceptor = TlsAcceptor::from(std::sync::Arc::new(tls));
+        let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+        // RFC 9113 section 3.4: what a client of HTTP/2 sends first.
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).await.unwrap();
+        preface
+    });
+    let config =
+        Config { api_url: url, certificate_authority: Some(pem.into_bytes()), ..Config::new(access_token()).unwrap() };
+    let config = wharf_connectors::Config::Dropbox(config);
+    let egress = std::sync::Arc::new(Egress::new(vec!["127.0.0.0/8".parse().unwrap()]));
+    let remote = Remote::new("team", common(), config, &egress).unwrap();
+    assert_eq!(remote.ping().await.unwrap_err().kind(), ErrorKind::Interrupted);
+    assert_eq!(server.await.unwrap(), *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
 }

@@ -1,6 +1,9 @@
 //! A Dropbox account, against a scripted server for each fault and against the emulator for how it all goes together.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends, and tells why")]
+
 mod calls;
+mod emulated;
 mod listings;
 mod scripted;
 mod transfers;
