@@ -30,10 +30,7 @@ impl Content {
     }
 
     /// Content from a stream. `size` is a promise of the source: [`Content::into_stream`] holds it to it.
-    pub fn from_stream(
-        size: Option<u64>,
-        stream: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
-    ) -> Self {
+    pub fn from_stream(size: Option<u64>, stream: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Self {
         Self { size, stream: stream.boxed() }
     }
 
@@ -55,10 +52,9 @@ impl Content {
                     let seen = seen + chunk.len() as u64;
                     Ok(Some((chunk, (stream, seen))))
                 }
-                None if seen < size => Err(Error::new(
-                    ErrorKind::Interrupted,
-                    format!("the content ended after {seen} of {size} bytes"),
-                )),
+                None if seen < size => {
+                    Err(Error::new(ErrorKind::Interrupted, format!("the content ended after {seen} of {size} bytes")))
+                }
                 None => Ok(None),
             }
         })

@@ -113,12 +113,8 @@ impl Ftp {
         if [config.user.as_str(), config.password.expose_secret()].iter().any(|text| text.contains(char::is_control)) {
             return invalid("has a control character in its user or password, which FTP cannot send");
         }
-        let dialer = Dialer {
-            config,
-            egress,
-            connect_timeout: common.connect_timeout,
-            read_timeout: common.read_timeout,
-        };
+        let dialer =
+            Dialer { config, egress, connect_timeout: common.connect_timeout, read_timeout: common.read_timeout };
         let pool = Pool::new(dialer, common.operations_max, common.idle_timeout);
         Ok(Self { pool, read_timeout: common.read_timeout })
     }
@@ -476,9 +472,10 @@ impl Download {
     /// The end of the data is the end of the file only if the server says so, and if it is where it should be: a
     /// connection that was cut looks the same.
     async fn end(&mut self, mut session: Session, transfer: Transfer) -> Result<(), Error> {
-        let finished = session.finish(transfer).await.map_err(|error| {
-            self.interrupted("the FTP server did not confirm the end").with_source(error)
-        })?;
+        let finished = session
+            .finish(transfer)
+            .await
+            .map_err(|error| self.interrupted("the FTP server did not confirm the end").with_source(error))?;
         self.pool.put(session);
         match finished {
             Err(reply) => Err(self.interrupted(&reply.text())),

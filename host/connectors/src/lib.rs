@@ -104,13 +104,10 @@ impl Remote {
     /// `Invalid` for settings that contradict each other or lead nowhere, such as a local folder that does not exist.
     pub fn new(name: &str, common: Common, config: Config, egress: &Arc<Egress>) -> Result<Self, Error> {
         let protocol = match config {
-            Config::Local(config) => {
-                Protocol::Files { kind: "local", backend: Box::new(local::Local::new(&config)?) }
+            Config::Local(config) => Protocol::Files { kind: "local", backend: Box::new(local::Local::new(&config)?) },
+            Config::Ftp(config) => {
+                Protocol::Files { kind: "ftp", backend: Box::new(ftp::Ftp::new(config, &common, Arc::clone(egress))?) }
             }
-            Config::Ftp(config) => Protocol::Files {
-                kind: "ftp",
-                backend: Box::new(ftp::Ftp::new(config, &common, Arc::clone(egress))?),
-            },
             Config::Dropbox(config) => {
                 Protocol::Dropbox(Arc::new(dropbox::Dropbox::new(config, &common, Arc::clone(egress))?))
             }
@@ -287,8 +284,10 @@ impl Remote {
         let permit = Arc::clone(&self.shared.permits).acquire_owned();
         match tokio::time::timeout(PERMIT_WAIT_MAX, permit).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(closed)) => Err(Error::new(ErrorKind::Internal, format!("connection {} was closed", self.name()))
-                .with_source(closed)),
+            Ok(Err(closed)) => {
+                Err(Error::new(ErrorKind::Internal, format!("connection {} was closed", self.name()))
+                    .with_source(closed))
+            }
             Err(_) => Err(Error::new(
                 ErrorKind::Unavailable,
                 format!(

@@ -124,9 +124,7 @@ impl Backend for Local {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(Error::new(ErrorKind::Internal, "a file operation was not finished").with_source(error)),
@@ -144,8 +142,9 @@ async fn append(mut temporary: Temporary, batch: Vec<Bytes>) -> Result<Temporary
 fn read_batch(file: File, left: u64, path: &RemotePath) -> Result<(File, Bytes), Error> {
     let wanted = left.min(BATCH_BYTES as u64);
     let mut batch = Vec::with_capacity(wanted as usize);
-    (&file).take(wanted).read_to_end(&mut batch).map_err(|error| {
-        Error::new(ErrorKind::Interrupted, format!("reading {path} broke off")).with_source(error)
-    })?;
+    (&file)
+        .take(wanted)
+        .read_to_end(&mut batch)
+        .map_err(|error| Error::new(ErrorKind::Interrupted, format!("reading {path} broke off")).with_source(error))?;
     Ok((file, Bytes::from(batch)))
 }

@@ -156,8 +156,22 @@ mod tests {
     #[test]
     fn what_could_lead_out_or_end_a_command_is_refused() {
         let refused = [
-            "..", "/..", "a/../b", "/a/..", ".", "a/./b", "///", "a//b", "/a//", "a\\b", "..\\a", "a\nDELE b", "a\rb",
-            "a\0b", "a\u{7f}", "a\u{85}b",
+            "..",
+            "/..",
+            "a/../b",
+            "/a/..",
+            ".",
+            "a/./b",
+            "///",
+            "a//b",
+            "/a//",
+            "a\\b",
+            "..\\a",
+            "a\nDELE b",
+            "a\rb",
+            "a\0b",
+            "a\u{7f}",
+            "a\u{85}b",
         ];
         for text in refused {
             let error = RemotePath::parse(text).unwrap_err();

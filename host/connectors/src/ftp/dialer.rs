@@ -188,7 +188,8 @@ impl DataPort {
     /// (the bounce attack of RFC 2577, turned around).
     async fn open(&self, address: SocketAddr) -> FtpResult<TcpStream> {
         self.reached(Stage::Dialled);
-        let stream = self.dial(address).await.map_err(|error| FtpError::ConnectionError(std::io::Error::other(error)))?;
+        let stream =
+            self.dial(address).await.map_err(|error| FtpError::ConnectionError(std::io::Error::other(error)))?;
         self.reached(Stage::Connected);
         Ok(stream)
     }
@@ -209,11 +210,8 @@ impl DataPort {
         let unreachable = format!("the data port {address} of the FTP server {server} cannot be reached");
         match timeout(self.connect_timeout, TcpStream::connect(address)).await {
             Ok(stream) => stream.and_then(|stream| prepare_socket(&stream).map(|()| stream)).map_err(|error| {
-                Error::new(
-                    ErrorKind::Unavailable,
-                    format!("{unreachable}; check that its passive ports are open"),
-                )
-                .with_source(error)
+                Error::new(ErrorKind::Unavailable, format!("{unreachable}; check that its passive ports are open"))
+                    .with_source(error)
             }),
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,

@@ -194,8 +194,7 @@ fn unix_date(words: &[(usize, &str)], now: SystemTime) -> Option<(DateTime, usiz
 }
 
 fn month(word: &str) -> Option<i8> {
-    const MONTHS: [&str; 12] =
-        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
     let index = MONTHS.iter().position(|month| word.eq_ignore_ascii_case(month))?;
     i8::try_from(index + 1).ok()
 }
@@ -396,9 +395,17 @@ mod tests {
 
     #[test]
     fn junk_is_unreadable() {
-        for line in ["hello", "d", "drwxr-xr-x", "-rw-r--r-- 1 0 0 7 Foo 2 2024 a", "01-02-26 03:04PM", "é é é é é",
-            "-rw-r--r-- 1 0 0 7 Jan 2 2024", "-rw-r--r-- 1 0 0 7 Jan 2 2024 ", "99-99-99 99:99PM 7 a"]
-        {
+        for line in [
+            "hello",
+            "d",
+            "drwxr-xr-x",
+            "-rw-r--r-- 1 0 0 7 Foo 2 2024 a",
+            "01-02-26 03:04PM",
+            "é é é é é",
+            "-rw-r--r-- 1 0 0 7 Jan 2 2024",
+            "-rw-r--r-- 1 0 0 7 Jan 2 2024 ",
+            "99-99-99 99:99PM 7 a",
+        ] {
             assert_eq!(human_line(line, now()), Line::Unreadable, "{line}");
         }
         for line in ["hello", "type=file;", "type=file; ", " "] {

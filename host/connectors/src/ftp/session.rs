@@ -102,7 +102,9 @@ impl Session {
         // Text is the default of the protocol and would change line ends.
         let binary = self.stream.transfer_type(FileType::Binary);
         binary.await.map_err(|error| match error {
-            FtpError::UnexpectedResponse(response) => dialer.refused("switch to binary transfers", &Reply::new(response)),
+            FtpError::UnexpectedResponse(response) => {
+                dialer.refused("switch to binary transfers", &Reply::new(response))
+            }
             error => dialer.broken("switching to binary transfers", error),
         })?;
         let limit = deadline.saturating_duration_since(Instant::now());
@@ -194,7 +196,8 @@ impl Session {
                         return Ok(Err(reply));
                     }
                     let server = self.dialer.server();
-                    let message = format!("the FTP server {server} offers no passive data connection: {}", reply.text());
+                    let message =
+                        format!("the FTP server {server} offers no passive data connection: {}", reply.text());
                     Error::new(ErrorKind::Unavailable, message)
                 }
                 // What the data port itself reports; the control connection is as it was.
@@ -249,9 +252,11 @@ impl Session {
     }
 
     fn facts(&self, reply: &Reply, path: &RemotePath) -> Result<Entry, Error> {
-        reply.lines().find_map(listing::facts).map(|listed| listed.at(path.clone())).ok_or_else(|| {
-            self.refused(&format!("look at {path}: its answer to MLST tells nothing"), reply)
-        })
+        reply
+            .lines()
+            .find_map(listing::facts)
+            .map(|listed| listed.at(path.clone()))
+            .ok_or_else(|| self.refused(&format!("look at {path}: its answer to MLST tells nothing"), reply))
     }
 
     /// For servers without `MLST`. A link looks like what it leads to, for no command tells.
@@ -417,8 +422,8 @@ impl Open<'_> {
 async fn open_on(stream: &mut AsyncRustlsFtpStream, what: Open<'_>) -> FtpResult<Transfer> {
     match what {
         Open::Retrieve { path, offset } => {
-            let offset = usize::try_from(offset)
-                .map_err(|error| FtpError::ConnectionError(std::io::Error::other(error)))?;
+            let offset =
+                usize::try_from(offset).map_err(|error| FtpError::ConnectionError(std::io::Error::other(error)))?;
             stream.resume_transfer(offset).await?;
             stream.retr_as_stream(path.as_str()).await
         }
@@ -429,7 +434,6 @@ async fn open_on(stream: &mut AsyncRustlsFtpStream, what: Open<'_>) -> FtpResult
         }
     }
 }
-
 
 /// The two forms of a listing.
 #[derive(Clone, Copy)]

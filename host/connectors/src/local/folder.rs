@@ -59,9 +59,7 @@ impl Folder {
         let failed = |error| failed("stat", path, error);
         let stat = match self.parent(path) {
             None => rustix::fs::fstat(self.root().map_err(failed)?),
-            Some(parent) => {
-                rustix::fs::statat(parent.map_err(failed)?, path.name(), AtFlags::SYMLINK_NOFOLLOW)
-            }
+            Some(parent) => rustix::fs::statat(parent.map_err(failed)?, path.name(), AtFlags::SYMLINK_NOFOLLOW),
         };
         Ok(entry(path.clone(), &stat.map_err(failed)?))
     }
@@ -399,8 +397,7 @@ fn entry(path: RemotePath, stat: &Stat) -> Entry {
         kind,
         size: is_file.then_some(stat.st_size.max(0) as u64),
         modified: modified.and_then(|time| time.checked_add(Duration::from_nanos(u64::from(nanoseconds)))),
-        revision: is_file
-            .then(|| format!("{:x}-{:x}-{seconds:x}.{nanoseconds:09}", stat.st_ino, stat.st_size)),
+        revision: is_file.then(|| format!("{:x}-{:x}-{seconds:x}.{nanoseconds:09}", stat.st_ino, stat.st_size)),
     }
 }
 

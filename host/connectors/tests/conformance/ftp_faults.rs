@@ -283,7 +283,11 @@ async fn a_refused_login_is_denied_and_keeps_the_password_secret() {
 async fn an_error_tells_which_step_failed() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let remote = Remote::new("partner", common(), config(closed, Passive::Auto), &loopback()).unwrap();
-    fails(remote.ping().await, ErrorKind::Unavailable, &["cannot be reached", &format!("127.0.0.1:{closed}"), "refused"]);
+    fails(
+        remote.ping().await,
+        ErrorKind::Unavailable,
+        &["cannot be reached", &format!("127.0.0.1:{closed}"), "refused"],
+    );
 
     let server = FakeFtp::start(Faults { greeting: Some("SSH-2.0-OpenSSH_9.2"), ..Faults::default() }).await;
     fails(self::remote(&server).ping().await, ErrorKind::Unavailable, &["does not greet like an FTP server"]);

@@ -71,11 +71,11 @@ pub(crate) async fn local() -> Place {
 }
 
 pub(crate) async fn ftp() -> Place {
-    over_ftp(Proftpd::start("").await).await
+    over_ftp(Proftpd::start(&[])).await
 }
 
 pub(crate) async fn ftp_without_mlsd() -> Place {
-    over_ftp(Proftpd::start("FactsAdvertise off").await).await
+    over_ftp(Proftpd::start(&["FactsAdvertise off"])).await
 }
 
 async fn over_ftp(server: Proftpd) -> Place {
