@@ -390,7 +390,7 @@ async fn prepare(shared: &Arc<Shared>, service: &Arc<Service>, path: &std::path:
     if let Err(error) = inspect(&bytes) {
         return JobResult::Refused(Some(content), reason(&error));
     }
-    let surroundings = Surroundings {
+    let surroundings = Arc::new(Surroundings {
         shared: Arc::clone(shared),
         settings: shared.live.load_full(),
         service: Arc::clone(&service.name),
@@ -398,7 +398,7 @@ async fn prepare(shared: &Arc<Shared>, service: &Arc<Service>, path: &std::path:
         deadline: tokio::time::Instant::now(),
         chain: CallChain::new(Arc::clone(&service.name), None),
         clock: SliceClock::start(),
-    };
+    });
     match shared.preparation.prepare(content.clone(), bytes, surroundings).await {
         Ok(generation) => JobResult::Prepared(Box::new(generation), begun.elapsed()),
         Err(error) => JobResult::Refused(Some(content), reason(&error)),

@@ -63,9 +63,17 @@ impl Granted {
         ))
     }
 
-    /// Whether an operation on a path is granted.
-    pub(crate) fn allows(&self, access: Access, path: &RemotePath) -> bool {
+    fn allows(&self, access: Access, path: &RemotePath) -> bool {
         self.grants.iter().any(|grant| grant.access >= access && path.is_within(&grant.path))
+    }
+
+    /// Whether an operation is granted on a path that a remote told which does not tell upper from lower case.
+    pub(crate) fn allows_in_any_case(&self, access: Access, path: &RemotePath) -> bool {
+        let folded = |path: &RemotePath| RemotePath::parse(&path.as_str().to_lowercase());
+        let Ok(path) = folded(path) else { return false };
+        self.grants
+            .iter()
+            .any(|grant| grant.access >= access && folded(&grant.path).is_ok_and(|folder| path.is_within(&folder)))
     }
 }
 

@@ -27,7 +27,6 @@ const TABLE_ELEMENTS_MAX: usize = 1_000_000;
 const CALL_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// What an invocation is surrounded by, for as long as it runs.
-#[derive(Clone)]
 pub(crate) struct Surroundings {
     pub(crate) shared: Arc<Shared>,
     pub(crate) settings: Arc<LiveSettings>,
@@ -72,7 +71,7 @@ impl CallChain {
 pub(crate) struct Guest {
     pub(crate) table: ResourceTable,
     pub(crate) output: GuestOutput,
-    pub(crate) surroundings: Surroundings,
+    pub(crate) surroundings: Arc<Surroundings>,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     outgoing: OutgoingHttp,
@@ -84,7 +83,7 @@ impl Guest {
     /// input is empty and output goes to the log.
     pub(crate) fn store(
         engine: &Engine,
-        surroundings: Surroundings,
+        surroundings: Arc<Surroundings>,
         program: Option<(ProgramInput, ProgramOutput)>,
     ) -> Store<Self> {
         let memory_bytes_max = surroundings.settings.service(&surroundings.service).memory_bytes_max;
@@ -106,7 +105,7 @@ impl Guest {
         let guest = Self {
             table,
             output,
-            outgoing: OutgoingHttp::new(surroundings.clone()),
+            outgoing: OutgoingHttp::new(Arc::clone(&surroundings)),
             surroundings,
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
@@ -128,9 +127,9 @@ impl Guest {
     }
 
     /// Prepares a reused instance for its next invocation.
-    pub(crate) fn begin(&mut self, surroundings: Surroundings) {
+    pub(crate) fn begin(&mut self, surroundings: Arc<Surroundings>) {
         self.output.begin(surroundings.id.clone());
-        self.outgoing = OutgoingHttp::new(surroundings.clone());
+        self.outgoing = OutgoingHttp::new(Arc::clone(&surroundings));
         self.surroundings = surroundings;
     }
 

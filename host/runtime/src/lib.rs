@@ -184,7 +184,7 @@ impl Shared {
             }
             // The version may have changed while this waited for its turn.
             let generation = service.current.load_full().unwrap_or(generation);
-            let surroundings = Surroundings {
+            let surroundings = Arc::new(Surroundings {
                 shared: Arc::clone(self),
                 settings: live,
                 service: Arc::clone(&service.name),
@@ -192,7 +192,7 @@ impl Shared {
                 deadline,
                 chain: CallChain::new(Arc::clone(&service.name), caller.map(|caller| Arc::clone(&caller.chain))),
                 clock: SliceClock::start(),
-            };
+            });
             Call { generation, surroundings, request, reporter }.run(&self.engine.engine, &self.lanes).await
         })
     }

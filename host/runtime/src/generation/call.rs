@@ -46,7 +46,7 @@ pub(crate) trait Reporter: Send + 'static {
 /// One invocation about to run.
 pub(crate) struct Call<R: Reporter> {
     pub(crate) generation: Arc<Generation>,
-    pub(crate) surroundings: Surroundings,
+    pub(crate) surroundings: Arc<Surroundings>,
     pub(crate) request: Request,
     pub(crate) reporter: R,
 }
@@ -222,7 +222,7 @@ impl<R: Reporter> HttpBody for DrivenBody<R> {
 async fn drive(
     generation: Arc<Generation>,
     engine: Engine,
-    surroundings: Surroundings,
+    surroundings: Arc<Surroundings>,
     request: Request,
     head: Head,
     broken: Arc<AtomicBool>,
@@ -274,7 +274,7 @@ async fn drive(
 async fn drive_program(
     generation: &Generation,
     engine: &Engine,
-    surroundings: Surroundings,
+    surroundings: Arc<Surroundings>,
     request: Request,
     head: Head,
     broken: &AtomicBool,

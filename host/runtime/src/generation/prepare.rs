@@ -99,7 +99,7 @@ impl Preparation {
         self: &Arc<Self>,
         content: ContentHash,
         bytes: Vec<u8>,
-        test_surroundings: Surroundings,
+        test_surroundings: Arc<Surroundings>,
     ) -> Result<Generation, PrepareError> {
         let component_bytes = bytes.len() as u64;
         let component = self.component(&content, bytes).await?;
@@ -184,7 +184,7 @@ fn choose_export(engine: &Engine, component: &Component, linked: InstancePre<Gue
 }
 
 impl Generation {
-    async fn instantiate_in_test(&self, engine: &Engine, surroundings: Surroundings) -> wasmtime::Result<()> {
+    async fn instantiate_in_test(&self, engine: &Engine, surroundings: Arc<Surroundings>) -> wasmtime::Result<()> {
         let mut store = Guest::store(engine, surroundings, None);
         self.instantiate(&mut store).await.map(drop)
     }

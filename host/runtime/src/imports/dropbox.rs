@@ -24,9 +24,10 @@ pub struct GrantedAccount {
 }
 
 impl GrantedAccount {
-    /// A page without what lies outside of the grants: a cursor may have come from anywhere.
+    /// A page without what lies outside of the grants: a cursor may have come from anywhere. Dropbox tells the folders
+    /// of a path in any case, and means the same folder by each.
     fn within_grants(&self, mut page: Page) -> Page {
-        page.entries.retain(|entry| self.granted.allows(Access::Read, &entry.path));
+        page.entries.retain(|entry| self.granted.allows_in_any_case(Access::Read, &entry.path));
         page
     }
 }

@@ -2,6 +2,7 @@
 //! that the service was granted covers the URL; then that connection sends it.
 
 use std::error::Error as StdError;
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 use http_body_util::{BodyExt, BodyStream};
@@ -13,11 +14,11 @@ use crate::settings::Access;
 
 /// The hooks of one instance.
 pub(crate) struct OutgoingHttp {
-    surroundings: Surroundings,
+    surroundings: Arc<Surroundings>,
 }
 
 impl OutgoingHttp {
-    pub(crate) fn new(surroundings: Surroundings) -> Self {
+    pub(crate) fn new(surroundings: Arc<Surroundings>) -> Self {
         Self { surroundings }
     }
 }
@@ -32,7 +33,7 @@ impl WasiHttpHooks for OutgoingHttp {
         options: Option<RequestOptions>,
         _: Epilogue,
     ) -> Box<dyn Future<Output = Result<(http::Response<WasiBody>, Epilogue), HttpError>> + Send> {
-        let surroundings = self.surroundings.clone();
+        let surroundings = Arc::clone(&self.surroundings);
         Box::new(async move {
             let first_byte = options.and_then(|options| options.first_byte_timeout);
             let sent = send(&surroundings, request);
