@@ -24,11 +24,7 @@ pub(crate) struct Account {
 
 impl Account {
     pub(crate) fn new(max_bytes: u64, page_entries: usize) -> Self {
-        Self {
-            namespace: Mutex::new(Namespace::new()),
-            quota: Quota::new(max_bytes),
-            page_entries,
-        }
+        Self { namespace: Mutex::new(Namespace::new()), quota: Quota::new(max_bytes), page_entries }
     }
 
     pub(crate) fn namespace(&self) -> MutexGuard<'_, Namespace> {

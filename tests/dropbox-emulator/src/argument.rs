@@ -26,10 +26,7 @@ impl Fields {
     pub(crate) fn new(source: &'static str, argument: Value) -> Result<Self, Failure> {
         match argument {
             Value::Object(fields) => Ok(Self { source, fields }),
-            other => Err(Failure::BadInput(format!(
-                "{source}: expected object, got {}",
-                kind(&other)
-            ))),
+            other => Err(Failure::BadInput(format!("{source}: expected object, got {}", kind(&other)))),
         }
     }
 
@@ -50,8 +47,7 @@ impl Fields {
     }
 
     pub(crate) fn string(&mut self, name: &str) -> Result<String, Failure> {
-        let missing =
-            Failure::BadInput(format!("{}: missing required field '{name}'", self.source));
+        let missing = Failure::BadInput(format!("{}: missing required field '{name}'", self.source));
         self.optional_string(name)?.ok_or(missing)
     }
 
@@ -63,21 +59,13 @@ impl Fields {
         }
     }
 
-    pub(crate) fn integer(
-        &mut self,
-        name: &str,
-        least: u64,
-        most: u64,
-    ) -> Result<Option<u64>, Failure> {
+    pub(crate) fn integer(&mut self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Failure> {
         let Some(value) = self.take(name) else {
             return Ok(None);
         };
         match value.as_u64() {
             Some(number) if (least..=most).contains(&number) => Ok(Some(number)),
-            _ => Err(self.bad(
-                name,
-                &format!("{value} is not within range [{least}, {most}]"),
-            )),
+            _ => Err(self.bad(name, &format!("{value} is not within range [{least}, {most}]"))),
         }
     }
 
@@ -86,9 +74,7 @@ impl Fields {
             return Ok(None);
         };
         let problem = format!("time data '{text}' does not match format '%Y-%m-%dT%H:%M:%SZ'");
-        parse_timestamp(&text)
-            .map(Some)
-            .ok_or_else(|| self.bad(name, &problem))
+        parse_timestamp(&text).map(Some).ok_or_else(|| self.bad(name, &problem))
     }
 
     /// A hash in lower-case hexadecimal (files.stone, Sha256HexHash).
@@ -164,19 +150,13 @@ impl Fields {
         let text = self.string(name)?;
         match text.as_str() {
             "" => Ok(Ok(Locator::Path(RemotePath::root()))),
-            "/" => Err(self.bad(
-                name,
-                "Specify the root folder as an empty string rather than as \"/\".",
-            )),
+            "/" => Err(self.bad(name, "Specify the root folder as an empty string rather than as \"/\".")),
             _ => locator(&text).ok_or_else(|| self.bad_path(name, &text)),
         }
     }
 
     fn bad_path(&self, name: &str, text: &str) -> Failure {
-        self.bad(
-            name,
-            &format!("'{text}' did not match pattern '(/(.|[\\r\\n])*)|(ns:[0-9]+(/.*)?)|(id:.*)'"),
-        )
+        self.bad(name, &format!("'{text}' did not match pattern '(/(.|[\\r\\n])*)|(ns:[0-9]+(/.*)?)|(id:.*)'"))
     }
 
     /// Accepts fields that have no effect here.
@@ -186,44 +166,41 @@ impl Fields {
         }
     }
 
+    /// Refuses a field that Dropbox knows and the emulator does not, rather than answer another question than the one
+    /// that was asked.
+    pub(crate) fn refuse(&mut self, name: &str) -> Result<(), Failure> {
+        match self.take(name) {
+            None => Ok(()),
+            Some(_) => Err(self.bad(name, "the emulator does not support this field")),
+        }
+    }
+
     /// Refuses what was not taken.
     pub(crate) fn finish(self) -> Result<(), Failure> {
         match self.fields.keys().next() {
             None => Ok(()),
-            Some(name) => Err(Failure::BadInput(format!(
-                "{}: unknown field '{name}'",
-                self.source
-            ))),
+            Some(name) => Err(Failure::BadInput(format!("{}: unknown field '{name}'", self.source))),
         }
     }
 }
 
 fn is_revision(text: &str) -> bool {
-    text.len() >= 9
-        && text
-            .chars()
-            .all(|digit| matches!(digit, '0'..='9' | 'a'..='f'))
+    text.len() >= 9 && text.chars().all(|digit| matches!(digit, '0'..='9' | 'a'..='f'))
 }
 
 fn locator(text: &str) -> Option<PathArgument> {
     if let Some(id) = text.strip_prefix("id:") {
         let (id, below) = id.find('/').map_or((id, ""), |at| id.split_at(at));
-        return Some(Ok(Locator::Id {
-            id: format!("id:{id}"),
-            below: below.to_owned(),
-        }));
+        return Some(Ok(Locator::Id { id: format!("id:{id}"), below: below.to_owned() }));
     }
     if let Some(namespaced) = text.strip_prefix("ns:") {
-        let (namespace, path) = namespaced
-            .find('/')
-            .map_or((namespaced, ""), |at| namespaced.split_at(at));
+        let (namespace, path) = namespaced.find('/').map_or((namespaced, ""), |at| namespaced.split_at(at));
         return Some(match namespace {
             ROOT_NAMESPACE => RemotePath::parse(path).map(Locator::Path),
             _ => Ok(Locator::UnknownNamespace),
         });
     }
-    text.starts_with('/')
-        .then(|| RemotePath::parse(text).map(Locator::Path))
+    text.starts_with('/').then(|| RemotePath::parse(text).map(Locator::Path))
 }
 
 fn kind(value: &Value) -> &'static str {

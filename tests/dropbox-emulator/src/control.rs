@@ -12,16 +12,9 @@ use crate::faults::Fault;
 use crate::reply::{Body, Reply};
 
 /// Answers `/emulator/<name>`.
-pub(crate) fn answer(
-    emulation: &Emulation,
-    method: &Method,
-    name: &str,
-    body: &Result<Bytes, TooLarge>,
-) -> Reply {
+pub(crate) fn answer(emulation: &Emulation, method: &Method, name: &str, body: &Result<Bytes, TooLarge>) -> Reply {
     match (method, name) {
-        (&Method::GET, "files") => {
-            Reply::json(json!({ "files": file_records(&emulation.account) }))
-        }
+        (&Method::GET, "files") => Reply::json(json!({ "files": file_records(&emulation.account) })),
         (&Method::GET, "requests") => Reply::json(json!({ "requests": emulation.log.records() })),
         (&Method::POST, "faults") => inject(emulation, body),
         (&Method::DELETE, "faults") => {
@@ -40,12 +33,8 @@ pub(crate) fn answer(
 }
 
 fn inject(emulation: &Emulation, body: &Result<Bytes, TooLarge>) -> Reply {
-    let refuse = |reason: String| {
-        Reply::text(
-            StatusCode::BAD_REQUEST,
-            format!("the fault was not injected: {reason}\n"),
-        )
-    };
+    let refuse =
+        |reason: String| Reply::text(StatusCode::BAD_REQUEST, format!("the fault was not injected: {reason}\n"));
     let Ok(body) = body else {
         return refuse("it is too large".into());
     };
@@ -60,9 +49,5 @@ fn inject(emulation: &Emulation, body: &Result<Bytes, TooLarge>) -> Reply {
 }
 
 fn done() -> Reply {
-    Reply {
-        status: StatusCode::NO_CONTENT,
-        headers: Vec::new(),
-        body: Body::Empty,
-    }
+    Reply { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: Body::Empty }
 }

@@ -60,10 +60,7 @@ pub(crate) struct Dropped;
 
 impl Emulation {
     /// Answers one request.
-    pub(crate) async fn answer(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<Response<ResponseBody>, Dropped> {
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, Dropped> {
         let (parts, body) = request.into_parts();
         let mut body = RequestBody::new(body, &parts);
         let path = parts.uri.path();
@@ -79,10 +76,9 @@ impl Emulation {
                 let record = self.log.begin(parts.method.as_str(), &recorded);
                 body.discard().await?;
                 let reply = match unknown {
-                    Some(_) => Reply::text(
-                        StatusCode::BAD_REQUEST,
-                        format!("Unknown API function: \"{}\"", &path[3..]),
-                    ),
+                    Some(_) => {
+                        Reply::text(StatusCode::BAD_REQUEST, format!("Unknown API function: \"{}\"", &path[3..]))
+                    }
                     None => Reply::text(StatusCode::NOT_FOUND, "Not Found"),
                 };
                 record.answered(reply.status.as_u16());
@@ -98,9 +94,7 @@ impl Emulation {
         if let Some(kind) = &strike.kind {
             record.fault(kind.name());
         }
-        let reply = self
-            .reply(target, strike.kind.as_ref(), &parts, &mut body)
-            .await?;
+        let reply = self.reply(target, strike.kind.as_ref(), &parts, &mut body).await?;
         record.answered(reply.status.as_u16());
         Ok(with_request_id(reply.into_response()))
     }
@@ -141,15 +135,9 @@ impl Emulation {
     async fn token(&self, parts: &Parts, body: &mut RequestBody) -> Result<Reply, Dropped> {
         let form = body.read_argument().await?;
         if parts.method != Method::POST {
-            return Ok(Reply::text(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "Method Not Allowed",
-            ));
+            return Ok(Reply::text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"));
         }
-        let basic = parts
-            .headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
+        let basic = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         Ok(match form {
             Ok(form) => self.tokens.exchange(basic, &form),
             Err(TooLarge) => Reply::text(StatusCode::PAYLOAD_TOO_LARGE, "Payload Too Large"),
@@ -166,17 +154,11 @@ impl Emulation {
         if let Err(failure) = self.admit(route, parts) {
             return Ok(Err(failure));
         }
-        let call = |(source, argument)| Call {
-            account: &self.account,
-            headers: &parts.headers,
-            source,
-            argument,
-        };
+        let call = |(source, argument)| Call { account: &self.account, headers: &parts.headers, source, argument };
         Ok(match route.handler {
             Handler::Rpc(handler) => {
                 let argument = body.read_argument().await?;
-                body_argument(argument)
-                    .and_then(|argument| handler(&call(argument)).map(Reply::json))
+                body_argument(argument).and_then(|argument| handler(&call(argument)).map(Reply::json))
             }
             Handler::Download(handler) => {
                 body.discard().await?;
@@ -207,45 +189,29 @@ impl Emulation {
         self.tokens.authorize(header_text(parts, &AUTHORIZATION))?;
         check_path_root(parts)?;
         let accepted: &[&str] = match route.handler {
-            Handler::Rpc(_) => &[
-                "application/json",
-                "application/json; charset=utf-8",
-                "text/plain; charset=dropbox-cors-hack",
-            ],
-            Handler::Upload(_) => &[
-                "application/octet-stream",
-                "text/plain; charset=dropbox-cors-hack",
-            ],
+            Handler::Rpc(_) => {
+                &["application/json", "application/json; charset=utf-8", "text/plain; charset=dropbox-cors-hack"]
+            }
+            Handler::Upload(_) => &["application/octet-stream", "text/plain; charset=dropbox-cors-hack"],
             Handler::Download(_) => return Ok(()),
         };
         match header_text(parts, &CONTENT_TYPE) {
-            Some(given)
-                if !accepted
-                    .iter()
-                    .any(|accepted| accepted.eq_ignore_ascii_case(given)) =>
-            {
+            Some(given) if !accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(given)) => {
                 Err(Failure::BadInput(format!(
                     "Bad HTTP \"Content-Type\" header: \"{given}\". Expecting one of {}",
-                    accepted
-                        .iter()
-                        .map(|accepted| format!("\"{accepted}\""))
-                        .collect::<Vec<_>>()
-                        .join(", ")
+                    accepted.iter().map(|accepted| format!("\"{accepted}\"")).collect::<Vec<_>>().join(", ")
                 )))
             }
-            None if matches!(route.handler, Handler::Upload(_)) => Err(Failure::bad_input(
-                "Missing HTTP \"Content-Type\" header. Expecting \"application/octet-stream\"",
-            )),
+            None if matches!(route.handler, Handler::Upload(_)) => {
+                Err(Failure::bad_input("Missing HTTP \"Content-Type\" header. Expecting \"application/octet-stream\""))
+            }
             _ => Ok(()),
         }
     }
 }
 
 fn header_text<'parts>(parts: &'parts Parts, name: &HeaderName) -> Option<&'parts str> {
-    parts
-        .headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
+    parts.headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 fn with_request_id(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
@@ -261,9 +227,7 @@ fn check_path_root(parts: &Parts) -> Result<(), Failure> {
     let Some(header) = parts.headers.get(PATH_ROOT) else {
         return Ok(());
     };
-    let malformed = || {
-        Failure::bad_input("HTTP header \"Dropbox-API-Path-Root\": could not decode input as JSON")
-    };
+    let malformed = || Failure::bad_input("HTTP header \"Dropbox-API-Path-Root\": could not decode input as JSON");
     let root: Value = serde_json::from_slice(header.as_bytes()).map_err(|_| malformed())?;
     let known = match root[".tag"].as_str() {
         Some("home") => true,
@@ -272,11 +236,7 @@ fn check_path_root(parts: &Parts) -> Result<(), Failure> {
         _ => return Err(malformed()),
     };
     let error = || json!({ ".tag": "invalid_root", "invalid_root": root_info() });
-    if known {
-        Ok(())
-    } else {
-        Err(Failure::PathRoot(error()))
-    }
+    if known { Ok(()) } else { Err(Failure::PathRoot(error())) }
 }
 
 /// Where an argument came from, and the argument.
@@ -298,9 +258,8 @@ fn header_argument(parts: &Parts) -> Result<Argument, Failure> {
         return decode("HTTP header \"Dropbox-API-Arg\"", header.as_bytes());
     }
     let query = form::pairs(parts.uri.query().unwrap_or_default().as_bytes());
-    let argument = form::value(&query, "arg").ok_or_else(|| {
-        Failure::bad_input("Must provide HTTP header \"Dropbox-API-Arg\" or URL parameter \"arg\".")
-    })?;
+    let argument = form::value(&query, "arg")
+        .ok_or_else(|| Failure::bad_input("Must provide HTTP header \"Dropbox-API-Arg\" or URL parameter \"arg\"."))?;
     decode("URL parameter \"arg\"", argument.as_bytes())
 }
 
@@ -340,20 +299,14 @@ struct RequestBody {
 
 impl RequestBody {
     fn new(body: Incoming, parts: &Parts) -> Self {
-        Self {
-            body,
-            awaits_sign: parts.headers.contains_key(EXPECT),
-            read: 0,
-        }
+        Self { body, awaits_sign: parts.headers.contains_key(EXPECT), read: 0 }
     }
 
     /// The next piece, or that there is none. A body that ends early or stands still loses the connection.
     async fn next(&mut self) -> Result<Option<Bytes>, Dropped> {
         loop {
             self.awaits_sign = false;
-            let frame = tokio::time::timeout(BODY_SILENCE, self.body.frame())
-                .await
-                .map_err(|_| Dropped)?;
+            let frame = tokio::time::timeout(BODY_SILENCE, self.body.frame()).await.map_err(|_| Dropped)?;
             match frame.transpose().map_err(|_| Dropped)? {
                 None => return Ok(None),
                 Some(frame) => {
@@ -378,10 +331,7 @@ impl RequestBody {
         Ok(Ok(collected.freeze()))
     }
 
-    async fn read_content(
-        &mut self,
-        account: &Account,
-    ) -> Result<Result<Arc<Content>, ContentProblem>, Dropped> {
+    async fn read_content(&mut self, account: &Account) -> Result<Result<Arc<Content>, ContentProblem>, Dropped> {
         let mut writer = ContentWriter::new(account.quota());
         while let Some(data) = self.next().await? {
             if self.read > MAX_CONTENT_BYTES {

@@ -118,10 +118,7 @@ impl Emulator {
     /// [`StartError`] if the address cannot be listened on or no certificate can be made.
     pub async fn start(options: Options) -> Result<Running, StartError> {
         let identity = Identity::generate()?;
-        let listen = |source| StartError::Listen {
-            address: options.listen,
-            source,
-        };
+        let listen = |source| StartError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let application = Application {
@@ -137,17 +134,8 @@ impl Emulator {
             faults: Faults::default(),
             log: Arc::new(RequestLog::default()),
         });
-        let server = tokio::spawn(server::serve(
-            listener,
-            TlsAcceptor::from(identity.server),
-            Arc::clone(&emulation),
-        ));
-        Ok(Running {
-            address,
-            ca_pem: identity.ca_pem,
-            emulation,
-            server,
-        })
+        let server = tokio::spawn(server::serve(listener, TlsAcceptor::from(identity.server), Arc::clone(&emulation)));
+        Ok(Running { address, ca_pem: identity.ca_pem, emulation, server })
     }
 }
 
@@ -188,11 +176,7 @@ impl Running {
     #[must_use]
     pub fn content(&self, path: &str) -> Option<Vec<u8>> {
         let path = RemotePath::parse(path).ok()?;
-        let found = self
-            .emulation
-            .account
-            .namespace()
-            .find_file(&Locator::Path(path));
+        let found = self.emulation.account.namespace().find_file(&Locator::Path(path));
         found.ok().map(|(_, file)| file.content.to_vec())
     }
 
@@ -203,20 +187,10 @@ impl Running {
     pub fn put(&self, path: &str, bytes: &[u8]) -> Result<(), PutError> {
         let path = RemotePath::parse(path).map_err(|_| PutError::Path)?;
         let mut writer = ContentWriter::new(self.emulation.account.quota());
-        writer
-            .push(bytes)
-            .map_err(|_| PutError::InsufficientSpace)?;
-        let commit = Commit {
-            mode: WriteMode::Overwrite,
-            autorename: false,
-            strict_conflict: false,
-            client_modified: None,
-        };
-        let written = self.emulation.account.namespace().write(
-            &Locator::Path(path),
-            &commit,
-            writer.finish(),
-        );
+        writer.push(bytes).map_err(|_| PutError::InsufficientSpace)?;
+        let commit =
+            Commit { mode: WriteMode::Overwrite, autorename: false, strict_conflict: false, client_modified: None };
+        let written = self.emulation.account.namespace().write(&Locator::Path(path), &commit, writer.finish());
         written.map(|_| ()).map_err(|error| match error {
             WriteError::MalformedPath | WriteError::DisallowedName => PutError::Path,
             WriteError::InsufficientSpace => PutError::InsufficientSpace,
@@ -229,11 +203,7 @@ impl Running {
         let Ok(path) = RemotePath::parse(path) else {
             return false;
         };
-        self.emulation
-            .account
-            .namespace()
-            .delete(&Locator::Path(path), None)
-            .is_ok()
+        self.emulation.account.namespace().delete(&Locator::Path(path), None).is_ok()
     }
 
     /// The requests answered so far, oldest first; the last ten thousand.

@@ -132,12 +132,7 @@ impl Fault {
     /// A fault that strikes the next call of `route`, once.
     #[must_use]
     pub fn on(route: &str, kind: FaultKind) -> Self {
-        Self {
-            route: route.to_owned(),
-            kind,
-            times: 1,
-            after: 0,
-        }
+        Self { route: route.to_owned(), kind, times: 1, after: 0 }
     }
 
     /// The same, striking this many calls.
@@ -160,17 +155,12 @@ impl Fault {
         let target = match self.route.as_str() {
             ANY_ROUTE => return Ok(()),
             TOKEN_ROUTE => Target::Token,
-            name => Target::Api(
-                routes::find(name).ok_or_else(|| FaultError::UnknownRoute(name.to_owned()))?,
-            ),
+            name => Target::Api(routes::find(name).ok_or_else(|| FaultError::UnknownRoute(name.to_owned()))?),
         };
         if self.kind.can_strike(target) {
             Ok(())
         } else {
-            Err(FaultError::NeverStrikes {
-                kind: self.kind.name(),
-                route: self.route.clone(),
-            })
+            Err(FaultError::NeverStrikes { kind: self.kind.name(), route: self.route.clone() })
         }
     }
 
@@ -228,10 +218,7 @@ impl FaultKind {
                 matches!(route.handler, Handler::Download(_))
             }
             (Self::ResetCursor, Target::Api(route)) => route.name == routes::CONTINUE_ROUTE,
-            (
-                Self::ExpiredAccessToken | Self::InvalidAccessToken | Self::WrongContentHash,
-                Target::Api(_),
-            ) => true,
+            (Self::ExpiredAccessToken | Self::InvalidAccessToken | Self::WrongContentHash, Target::Api(_)) => true,
             (Self::InvalidGrant, Target::Token) => true,
             (
                 Self::RateLimitJson { .. }
@@ -251,48 +238,27 @@ impl FaultKind {
     /// The answer that this fault gives in place of the call, if it does.
     pub(crate) fn instead(&self, target: Target) -> Option<Reply> {
         let write_failure = |error| match target {
-            Target::Api(route) => route
-                .write_failure
-                .map(|failure| failure(error).into_reply(route.name)),
+            Target::Api(route) => route.write_failure.map(|failure| failure(error).into_reply(route.name)),
             Target::Token => None,
         };
         let limited = |text: &str| Reply::text(StatusCode::TOO_MANY_REQUESTS, text);
         match self {
-            Self::RateLimitJson {
-                retry_after_seconds,
-            } => {
+            Self::RateLimitJson { retry_after_seconds } => {
                 let error = json!({ "reason": tagged(&["too_many_requests"]), "retry_after": retry_after_seconds });
-                let reply = error_reply(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    &["too_many_requests"],
-                    &error,
-                );
+                let reply = error_reply(StatusCode::TOO_MANY_REQUESTS, &["too_many_requests"], &error);
                 Some(reply.with_retry_after(*retry_after_seconds))
             }
-            Self::RateLimitText {
-                retry_after_seconds,
-            } => Some(limited("too_many_requests").with_retry_after(*retry_after_seconds)),
+            Self::RateLimitText { retry_after_seconds } => {
+                Some(limited("too_many_requests").with_retry_after(*retry_after_seconds))
+            }
             Self::RateLimitBare => Some(limited("too_many_requests")),
             Self::TooManyWriteOperations => write_failure(WriteError::TooManyWriteOperations),
             Self::InsufficientSpace => write_failure(WriteError::InsufficientSpace),
-            Self::InternalError => Some(Reply::text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "Internal Server Error",
-            )),
-            Self::ServiceUnavailable => Some(Reply::text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "Service Unavailable",
-            )),
-            Self::ExpiredAccessToken => {
-                Some(Failure::Unauthorized("expired_access_token").into_reply(target.name()))
-            }
-            Self::InvalidAccessToken => {
-                Some(Failure::Unauthorized("invalid_access_token").into_reply(target.name()))
-            }
-            Self::InvalidGrant => Some(oauth::refuse(
-                "invalid_grant",
-                "refresh token is invalid or revoked",
-            )),
+            Self::InternalError => Some(Reply::text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")),
+            Self::ServiceUnavailable => Some(Reply::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")),
+            Self::ExpiredAccessToken => Some(Failure::Unauthorized("expired_access_token").into_reply(target.name())),
+            Self::InvalidAccessToken => Some(Failure::Unauthorized("invalid_access_token").into_reply(target.name())),
+            Self::InvalidGrant => Some(oauth::refuse("invalid_grant", "refresh token is invalid or revoked")),
             Self::ResetCursor => Some(Failure::endpoint(&["reset"]).into_reply(target.name())),
             Self::DropBeforeEffect
             | Self::DropAfterCommit
@@ -307,10 +273,7 @@ impl FaultKind {
     pub(crate) fn spoil(&self, reply: &mut Reply) {
         match self {
             Self::CutDownload { after_bytes } => {
-                if let Body::Content {
-                    blocks, cut_after, ..
-                } = &mut reply.body
-                {
+                if let Body::Content { blocks, cut_after, .. } = &mut reply.body {
                     let length: u64 = blocks.iter().map(|block| block.len() as u64).sum();
                     *cut_after = length.checked_sub(1).map(|last| last.min(*after_bytes));
                 }
@@ -388,39 +351,19 @@ mod tests {
     #[test]
     fn a_fault_lets_calls_pass_strikes_and_is_used_up() {
         let faults = Faults::default();
-        faults
-            .inject(
-                Fault::on("files/upload", FaultKind::InternalError)
-                    .after(1)
-                    .times(2),
-            )
-            .unwrap();
-        let struck: Vec<bool> = (0..4)
-            .map(|_| faults.strike(upload()).kind.is_some())
-            .collect();
+        faults.inject(Fault::on("files/upload", FaultKind::InternalError).after(1).times(2)).unwrap();
+        let struck: Vec<bool> = (0..4).map(|_| faults.strike(upload()).kind.is_some()).collect();
         assert_eq!(struck, [false, true, true, false]);
     }
 
     #[test]
     fn faults_for_one_route_strike_in_turn_and_latency_combines() {
         let faults = Faults::default();
-        faults
-            .inject(Fault::on("files/upload", FaultKind::InternalError))
-            .unwrap();
-        faults
-            .inject(Fault::on("*", FaultKind::RateLimitBare))
-            .unwrap();
-        faults
-            .inject(Fault::on(
-                "files/upload",
-                FaultKind::Latency { milliseconds: 7 },
-            ))
-            .unwrap();
+        faults.inject(Fault::on("files/upload", FaultKind::InternalError)).unwrap();
+        faults.inject(Fault::on("*", FaultKind::RateLimitBare)).unwrap();
+        faults.inject(Fault::on("files/upload", FaultKind::Latency { milliseconds: 7 })).unwrap();
         let first = faults.strike(upload());
-        assert_eq!(
-            (first.kind, first.latency),
-            (Some(FaultKind::InternalError), Duration::from_millis(7))
-        );
+        assert_eq!((first.kind, first.latency), (Some(FaultKind::InternalError), Duration::from_millis(7)));
         assert_eq!(faults.strike(upload()).kind, Some(FaultKind::RateLimitBare));
         assert_eq!(faults.strike(upload()).kind, None);
     }
@@ -429,47 +372,19 @@ mod tests {
     fn a_fault_that_can_never_strike_is_refused() {
         let faults = Faults::default();
         let refused = |route, kind| faults.inject(Fault::on(route, kind)).unwrap_err();
-        assert!(matches!(
-            refused("files/uplaod", FaultKind::InternalError),
-            FaultError::UnknownRoute(_)
-        ));
-        assert!(matches!(
-            refused("files/upload", FaultKind::CorruptDownload),
-            FaultError::NeverStrikes { .. }
-        ));
-        assert!(matches!(
-            refused("files/upload", FaultKind::InvalidGrant),
-            FaultError::NeverStrikes { .. }
-        ));
-        assert!(matches!(
-            refused("oauth2/token", FaultKind::ExpiredAccessToken),
-            FaultError::NeverStrikes { .. }
-        ));
-        assert!(matches!(
-            refused("files/list_folder", FaultKind::InsufficientSpace),
-            FaultError::NeverStrikes { .. }
-        ));
-        assert_eq!(
-            refused(
-                "files/upload",
-                FaultKind::Latency {
-                    milliseconds: 600_001
-                }
-            ),
-            FaultError::OutOfRange
-        );
-        assert_eq!(
-            faults.inject(Fault::on("*", FaultKind::InternalError).times(0)),
-            Err(FaultError::OutOfRange)
-        );
+        assert!(matches!(refused("files/uplaod", FaultKind::InternalError), FaultError::UnknownRoute(_)));
+        assert!(matches!(refused("files/upload", FaultKind::CorruptDownload), FaultError::NeverStrikes { .. }));
+        assert!(matches!(refused("files/upload", FaultKind::InvalidGrant), FaultError::NeverStrikes { .. }));
+        assert!(matches!(refused("oauth2/token", FaultKind::ExpiredAccessToken), FaultError::NeverStrikes { .. }));
+        assert!(matches!(refused("files/list_folder", FaultKind::InsufficientSpace), FaultError::NeverStrikes { .. }));
+        assert_eq!(refused("files/upload", FaultKind::Latency { milliseconds: 600_001 }), FaultError::OutOfRange);
+        assert_eq!(faults.inject(Fault::on("*", FaultKind::InternalError).times(0)), Err(FaultError::OutOfRange));
     }
 
     #[test]
     fn every_time_means_until_cleared() {
         let faults = Faults::default();
-        faults
-            .inject(Fault::on("*", FaultKind::InternalError).times(Fault::EVERY_TIME))
-            .unwrap();
+        faults.inject(Fault::on("*", FaultKind::InternalError).times(Fault::EVERY_TIME)).unwrap();
         assert!((0..50).all(|_| faults.strike(upload()).kind.is_some()));
         faults.clear();
         assert!(faults.strike(upload()).kind.is_none());

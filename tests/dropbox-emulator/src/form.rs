@@ -10,8 +10,7 @@ pub(crate) fn pairs(text: &[u8]) -> Vec<(String, String)> {
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let at = pair.iter().position(|byte| *byte == b'=');
-            let (name, value) =
-                at.map_or((pair, [].as_slice()), |at| (&pair[..at], &pair[at + 1..]));
+            let (name, value) = at.map_or((pair, [].as_slice()), |at| (&pair[..at], &pair[at + 1..]));
             (decode(name), decode(value))
         })
         .collect()
@@ -19,17 +18,11 @@ pub(crate) fn pairs(text: &[u8]) -> Vec<(String, String)> {
 
 /// The value of the first pair of this name.
 pub(crate) fn value(pairs: &[(String, String)], name: &str) -> Option<String> {
-    pairs
-        .iter()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.clone())
+    pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
 }
 
 fn decode(text: &[u8]) -> String {
-    let spaced: Vec<u8> = text
-        .iter()
-        .map(|byte| if *byte == b'+' { b' ' } else { *byte })
-        .collect();
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     percent_decode(&spaced).decode_utf8_lossy().into_owned()
 }
 
@@ -37,8 +30,7 @@ fn decode(text: &[u8]) -> String {
 pub(crate) fn basic_credentials(header: &str) -> Option<(String, String)> {
     let decoded = base64(header.strip_prefix("Basic ")?.trim())?;
     let text = String::from_utf8(decoded).ok()?;
-    text.split_once(':')
-        .map(|(user, password)| (user.to_owned(), password.to_owned()))
+    text.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
 }
 
 fn base64(text: &str) -> Option<Vec<u8>> {
@@ -79,10 +71,7 @@ mod tests {
     #[test]
     fn basic_credentials_are_decoded() {
         let (user, password) = basic_credentials("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==").unwrap();
-        assert_eq!(
-            (user.as_str(), password.as_str()),
-            ("Aladdin", "open sesame")
-        );
+        assert_eq!((user.as_str(), password.as_str()), ("Aladdin", "open sesame"));
         assert!(basic_credentials("Bearer abc").is_none());
     }
 }

@@ -43,15 +43,9 @@ struct Arguments {
 /// Bytes, or KiB, MiB, GiB of them.
 fn parse_size(text: &str) -> Result<u64, String> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
-    let unit = units
-        .iter()
-        .find_map(|(unit, shift)| text.strip_suffix(unit).map(|number| (number, *shift)));
+    let unit = units.iter().find_map(|(unit, shift)| text.strip_suffix(unit).map(|number| (number, *shift)));
     let (number, shift) = unit.unwrap_or((text, 0));
-    let bytes = number
-        .trim()
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift));
+    let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
     bytes.ok_or_else(|| "a whole number of bytes, or of KiB, MiB or GiB such as 512MiB".to_owned())
 }
 
@@ -61,11 +55,7 @@ async fn main() -> anyhow::Result<()> {
     let mut interrupted = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
     let mut terminated = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
 
-    let mut options = Options {
-        listen: arguments.listen,
-        max_bytes: arguments.max_bytes,
-        ..Options::default()
-    };
+    let mut options = Options { listen: arguments.listen, max_bytes: arguments.max_bytes, ..Options::default() };
     let overrides = [
         (&mut options.app_key, arguments.app_key),
         (&mut options.refresh_token, arguments.refresh_token),
@@ -85,23 +75,13 @@ async fn main() -> anyhow::Result<()> {
     let (ca_file, _temporary) = match arguments.ca_file {
         Some(path) => {
             let written = std::fs::write(&path, emulator.ca_pem());
-            written.with_context(|| {
-                format!(
-                    "the certificate authority cannot be written to {}",
-                    path.display()
-                )
-            })?;
+            written.with_context(|| format!("the certificate authority cannot be written to {}", path.display()))?;
             (path, None)
         }
         None => {
-            let file = tempfile::Builder::new()
-                .prefix("dropbox-emulator-")
-                .suffix(".pem")
-                .tempfile();
-            let mut file =
-                file.context("there is no temporary file for the certificate authority")?;
-            file.write_all(emulator.ca_pem().as_bytes())
-                .context("the certificate authority cannot be written")?;
+            let file = tempfile::Builder::new().prefix("dropbox-emulator-").suffix(".pem").tempfile();
+            let mut file = file.context("there is no temporary file for the certificate authority")?;
+            file.write_all(emulator.ca_pem().as_bytes()).context("the certificate authority cannot be written")?;
             (file.path().to_owned(), Some(file))
         }
     };
@@ -111,12 +91,7 @@ async fn main() -> anyhow::Result<()> {
         "dropbox-emulator: an emulator, not Dropbox; files are kept in memory only and are gone when it ends"
     )?;
     let mut output = io::stdout();
-    writeln!(
-        output,
-        "listening https={} ca={}",
-        emulator.address(),
-        ca_file.display()
-    )?;
+    writeln!(output, "listening https={} ca={}", emulator.address(), ca_file.display())?;
     output.flush()?;
 
     tokio::select! {

@@ -47,14 +47,8 @@ enum Expiry {
 impl Tokens {
     /// `standing` is an access token that is valid from the start and does not expire by itself.
     pub(crate) fn new(application: Application, standing: String) -> Self {
-        let standing = AccessToken {
-            text: standing,
-            expires: Expiry::Never,
-        };
-        Self {
-            application,
-            issued: Mutex::new(VecDeque::from([standing])),
-        }
+        let standing = AccessToken { text: standing, expires: Expiry::Never };
+        Self { application, issued: Mutex::new(VecDeque::from([standing])) }
     }
 
     /// Makes every access token handed out so far an expired one.
@@ -67,23 +61,18 @@ impl Tokens {
     /// Checks the value of an `Authorization` header.
     pub(crate) fn authorize(&self, header: Option<&str>) -> Result<(), Failure> {
         let header = header.ok_or_else(|| {
-            Failure::bad_input(
-                "Must provide HTTP header \"Authorization\" or URL parameter \"authorization\".",
-            )
+            Failure::bad_input("Must provide HTTP header \"Authorization\" or URL parameter \"authorization\".")
         })?;
-        let token = header.strip_prefix("Bearer ").map(str::trim).filter(|token| !token.is_empty()).ok_or_else(|| {
-            Failure::bad_input("Invalid authorization value in HTTP header \"Authorization\". Expecting \"Bearer <token>\".")
-        })?;
-        match lock(&self.issued)
-            .iter()
-            .find(|issued| issued.text == token)
-            .map(|issued| &issued.expires)
-        {
+        let token =
+            header.strip_prefix("Bearer ").map(str::trim).filter(|token| !token.is_empty()).ok_or_else(|| {
+                Failure::bad_input(
+                    "Invalid authorization value in HTTP header \"Authorization\". Expecting \"Bearer <token>\".",
+                )
+            })?;
+        match lock(&self.issued).iter().find(|issued| issued.text == token).map(|issued| &issued.expires) {
             None => Err(Failure::Unauthorized("invalid_access_token")),
             Some(Expiry::Past) => Err(Failure::Unauthorized("expired_access_token")),
-            Some(Expiry::At(end)) if *end <= Instant::now() => {
-                Err(Failure::Unauthorized("expired_access_token"))
-            }
+            Some(Expiry::At(end)) if *end <= Instant::now() => Err(Failure::Unauthorized("expired_access_token")),
             Some(Expiry::At(_) | Expiry::Never) => Ok(()),
         }
     }
@@ -98,9 +87,7 @@ impl Tokens {
         };
         let application = &self.application;
         if client.as_deref() != Some(application.key.as_str())
-            || secret
-                .as_ref()
-                .is_some_and(|secret| *secret != application.secret)
+            || secret.as_ref().is_some_and(|secret| *secret != application.secret)
         {
             return refuse("invalid_client", "Invalid client_id or client_secret");
         }
@@ -117,10 +104,7 @@ impl Tokens {
             }
             Some("authorization_code") => {
                 if secret.is_none() && field("code_verifier").is_none() {
-                    return refuse(
-                        "invalid_client",
-                        "A client_secret or a code_verifier is required",
-                    );
+                    return refuse("invalid_client", "A client_secret or a code_verifier is required");
                 }
                 if field("code").as_deref() != Some(application.authorization_code.as_str()) {
                     return refuse("invalid_grant", "code doesn't exist or has expired");
@@ -135,10 +119,7 @@ impl Tokens {
                     "account_id": ACCOUNT_ID,
                 }))
             }
-            _ => refuse(
-                "unsupported_grant_type",
-                "grant_type must be authorization_code or refresh_token",
-            ),
+            _ => refuse("unsupported_grant_type", "grant_type must be authorization_code or refresh_token"),
         }
     }
 
@@ -149,18 +130,12 @@ impl Tokens {
         if issued.len() == MAX_TOKENS {
             issued.pop_front();
         }
-        issued.push_back(AccessToken {
-            text: text.clone(),
-            expires,
-        });
+        issued.push_back(AccessToken { text: text.clone(), expires });
         text
     }
 }
 
 /// An OAuth error (RFC 6749, section 5.2).
 pub(crate) fn refuse(error: &str, description: &str) -> Reply {
-    Reply::json_with_status(
-        StatusCode::BAD_REQUEST,
-        json!({ "error": error, "error_description": description }),
-    )
+    Reply::json_with_status(StatusCode::BAD_REQUEST, json!({ "error": error, "error_description": description }))
 }

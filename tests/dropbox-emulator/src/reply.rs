@@ -48,19 +48,11 @@ impl Reply {
     }
 
     pub(crate) fn json_with_status(status: StatusCode, value: Value) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Body::Json(value),
-        }
+        Self { status, headers: Vec::new(), body: Body::Json(value) }
     }
 
     pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Body::Text(text.into()),
-        }
+        Self { status, headers: Vec::new(), body: Body::Text(text.into()) }
     }
 
     pub(crate) fn with_retry_after(mut self, seconds: u64) -> Self {
@@ -101,24 +93,14 @@ impl Reply {
                 *response.body_mut() = whole(value.to_string());
             }
             Body::Text(text) => {
-                headers.insert(
-                    CONTENT_TYPE,
-                    HeaderValue::from_static("text/plain; charset=utf-8"),
-                );
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
                 *response.body_mut() = whole(text);
             }
-            Body::Content {
-                result,
-                blocks,
-                cut_after,
-            } => {
+            Body::Content { result, blocks, cut_after } => {
                 if let Ok(result) = HeaderValue::try_from(header_safe_json(&result)) {
                     headers.insert(API_RESULT, result);
                 }
-                headers.insert(
-                    CONTENT_TYPE,
-                    HeaderValue::from_static("application/octet-stream"),
-                );
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
                 let length: u64 = blocks.iter().map(|block| block.len() as u64).sum();
                 headers.insert(CONTENT_LENGTH, length.into());
                 *response.body_mut() = content_body(blocks, cut_after);
@@ -129,9 +111,7 @@ impl Reply {
 }
 
 fn whole(text: String) -> ResponseBody {
-    Full::new(Bytes::from(text))
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn content_body(mut blocks: Vec<Bytes>, cut_after: Option<u64>) -> ResponseBody {
@@ -199,10 +179,7 @@ pub(crate) enum Failure {
     /// 401 with this tag of `AuthError`.
     Unauthorized(&'static str),
     /// 409: this route's own error union, and its tags from the outside in.
-    Endpoint {
-        tags: Vec<&'static str>,
-        error: Value,
-    },
+    Endpoint { tags: Vec<&'static str>, error: Value },
     /// 422: the `Dropbox-API-Path-Root` header names a root this account does not have.
     PathRoot(Value),
     /// 416: no byte of the content is in the asked range.
@@ -212,10 +189,7 @@ pub(crate) enum Failure {
 impl Failure {
     /// An endpoint error of nested tags, outermost first.
     pub(crate) fn endpoint(tags: &[&'static str]) -> Self {
-        Self::Endpoint {
-            tags: tags.to_vec(),
-            error: tagged(tags),
-        }
+        Self::Endpoint { tags: tags.to_vec(), error: tagged(tags) }
     }
 
     pub(crate) fn bad_input(message: impl Into<String>) -> Self {
@@ -224,17 +198,12 @@ impl Failure {
 
     pub(crate) fn into_reply(self, function: &str) -> Reply {
         match self {
-            Self::BadInput(message) => Reply::text(
-                StatusCode::BAD_REQUEST,
-                format!("Error in call to API function \"{function}\": {message}"),
-            ),
-            Self::Unauthorized(tag) => {
-                error_reply(StatusCode::UNAUTHORIZED, &[tag], &tagged(&[tag]))
+            Self::BadInput(message) => {
+                Reply::text(StatusCode::BAD_REQUEST, format!("Error in call to API function \"{function}\": {message}"))
             }
+            Self::Unauthorized(tag) => error_reply(StatusCode::UNAUTHORIZED, &[tag], &tagged(&[tag])),
             Self::Endpoint { tags, error } => error_reply(StatusCode::CONFLICT, &tags, &error),
-            Self::PathRoot(error) => {
-                error_reply(StatusCode::UNPROCESSABLE_ENTITY, &["invalid_root"], &error)
-            }
+            Self::PathRoot(error) => error_reply(StatusCode::UNPROCESSABLE_ENTITY, &["invalid_root"], &error),
             Self::UnsatisfiableRange { size } => {
                 let mut reply = Reply::text(StatusCode::RANGE_NOT_SATISFIABLE, "");
                 if let Ok(range) = HeaderValue::try_from(format!("bytes */{size}")) {
@@ -275,22 +244,14 @@ mod tests {
     fn header_json_is_printable_ascii_by_utf16_unit() {
         let text = header_safe_json(&json!("é😀\u{7f}\n\""));
         assert_eq!(text, r#""\u00e9\ud83d\ude00\u007f\n\"""#);
-        assert_eq!(
-            serde_json::from_str::<Value>(&text).unwrap(),
-            json!("é😀\u{7f}\n\"")
-        );
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!("é😀\u{7f}\n\""));
     }
 
     #[test]
     fn an_endpoint_error_nests_its_tags_and_summarises_them() {
         let reply = Failure::endpoint(&["path", "not_found"]).into_reply("files/download");
-        let Body::Json(body) = reply.body else {
-            panic!("not JSON")
-        };
-        assert_eq!(
-            body["error"],
-            json!({ ".tag": "path", "path": { ".tag": "not_found" } })
-        );
+        let Body::Json(body) = reply.body else { panic!("not JSON") };
+        assert_eq!(body["error"], json!({ ".tag": "path", "path": { ".tag": "not_found" } }));
         let summary = body["error_summary"].as_str().unwrap();
         assert_eq!(summary.trim_end_matches('.'), "path/not_found/");
         assert!(summary.ends_with('.'));
@@ -298,16 +259,10 @@ mod tests {
 
     #[test]
     fn falsified_hashes_differ_wherever_they_are() {
-        let mut reply = Reply::json(
-            json!({ "entries": [{ "content_hash": "0a" }, { "content_hash": "ff" }], "other": "0a" }),
-        );
+        let mut reply =
+            Reply::json(json!({ "entries": [{ "content_hash": "0a" }, { "content_hash": "ff" }], "other": "0a" }));
         reply.falsify_content_hashes();
-        let Body::Json(body) = reply.body else {
-            panic!("not JSON")
-        };
-        assert_eq!(
-            body,
-            json!({ "entries": [{ "content_hash": "1a" }, { "content_hash": "0f" }], "other": "0a" })
-        );
+        let Body::Json(body) = reply.body else { panic!("not JSON") };
+        assert_eq!(body, json!({ "entries": [{ "content_hash": "1a" }, { "content_hash": "0f" }], "other": "0a" }));
     }
 }

@@ -47,10 +47,7 @@ impl RequestLog {
             status: None,
             faults: Vec::new(),
         };
-        OpenRecord {
-            log: Arc::clone(self),
-            record,
-        }
+        OpenRecord { log: Arc::clone(self), record }
     }
 }
 
@@ -78,9 +75,6 @@ impl Drop for OpenRecord {
         if records.len() == MAX_RECORDS {
             records.pop_front();
         }
-        records.push_back(RequestRecord {
-            sequence: *count,
-            ..self.record.clone()
-        });
+        records.push_back(RequestRecord { sequence: *count, ..self.record.clone() });
     }
 }

@@ -60,76 +60,33 @@ impl Call<'_> {
     fn expect_no_argument(&self) -> Result<(), Failure> {
         match self.argument {
             Value::Null => Ok(()),
-            _ => Err(Failure::BadInput(format!(
-                "{}: expected null, got value",
-                self.source
-            ))),
+            _ => Err(Failure::BadInput(format!("{}: expected null, got value", self.source))),
         }
     }
 }
 
 static ROUTES: [Route; 13] = [
     read("check/user", Handler::Rpc(users::check_user)),
-    write(
-        "files/copy_v2",
-        Handler::Rpc(files_write::copy),
-        files_write::relocation_write_failure,
-    ),
-    write(
-        "files/create_folder_v2",
-        Handler::Rpc(files_write::create_folder),
-        files_write::create_folder_failure,
-    ),
-    write(
-        "files/delete_v2",
-        Handler::Rpc(files_write::delete),
-        files_write::delete_write_failure,
-    ),
+    write("files/copy_v2", Handler::Rpc(files_write::copy), files_write::relocation_write_failure),
+    write("files/create_folder_v2", Handler::Rpc(files_write::create_folder), files_write::create_folder_failure),
+    write("files/delete_v2", Handler::Rpc(files_write::delete), files_write::delete_write_failure),
     read("files/download", Handler::Download(files_read::download)),
     read("files/get_metadata", Handler::Rpc(files_read::get_metadata)),
     read("files/list_folder", Handler::Rpc(list_folder::list_folder)),
-    read(
-        CONTINUE_ROUTE,
-        Handler::Rpc(list_folder::list_folder_continue),
-    ),
-    read(
-        "files/list_folder/get_latest_cursor",
-        Handler::Rpc(list_folder::get_latest_cursor),
-    ),
-    write(
-        "files/move_v2",
-        Handler::Rpc(files_write::relocate),
-        files_write::relocation_write_failure,
-    ),
-    write(
-        "files/upload",
-        Handler::Upload(files_write::upload),
-        files_write::upload_write_failure,
-    ),
-    read(
-        "users/get_current_account",
-        Handler::Rpc(users::get_current_account),
-    ),
-    read(
-        "users/get_space_usage",
-        Handler::Rpc(users::get_space_usage),
-    ),
+    read(CONTINUE_ROUTE, Handler::Rpc(list_folder::list_folder_continue)),
+    read("files/list_folder/get_latest_cursor", Handler::Rpc(list_folder::get_latest_cursor)),
+    write("files/move_v2", Handler::Rpc(files_write::relocate), files_write::relocation_write_failure),
+    write("files/upload", Handler::Upload(files_write::upload), files_write::upload_write_failure),
+    read("users/get_current_account", Handler::Rpc(users::get_current_account)),
+    read("users/get_space_usage", Handler::Rpc(users::get_space_usage)),
 ];
 
 const fn read(name: &'static str, handler: Handler) -> Route {
-    Route {
-        name,
-        handler,
-        write_failure: None,
-    }
+    Route { name, handler, write_failure: None }
 }
 
 const fn write(name: &'static str, handler: Handler, failure: fn(WriteError) -> Failure) -> Route {
-    Route {
-        name,
-        handler,
-        write_failure: Some(failure),
-    }
+    Route { name, handler, write_failure: Some(failure) }
 }
 
 /// The route of this name.

@@ -69,8 +69,7 @@ async fn serve_connection(stream: TcpStream, tls: &TlsAcceptor, emulation: Arc<E
         async move { emulation.answer(request).await }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(IDLE_TIMEOUT);
+    http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "a connection ended early");
     }

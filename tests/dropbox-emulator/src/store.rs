@@ -170,33 +170,19 @@ impl Namespace {
     /// The file or folder a request names.
     pub(crate) fn find(&self, locator: &Locator) -> Result<Metadata, LookupError> {
         let key = self.locate(locator)?;
-        self.live(&key)
-            .map(metadata_of)
-            .ok_or(LookupError::NotFound)
+        self.live(&key).map(metadata_of).ok_or(LookupError::NotFound)
     }
 
     /// The same, but a deleted entry is an answer too.
     pub(crate) fn find_with_deleted(&self, locator: &Locator) -> Result<Metadata, LookupError> {
         let key = self.locate(locator)?;
-        self.nodes
-            .get(&key)
-            .map(metadata_of)
-            .ok_or(LookupError::NotFound)
+        self.nodes.get(&key).map(metadata_of).ok_or(LookupError::NotFound)
     }
 
     /// The file a request names.
-    pub(crate) fn find_file(
-        &self,
-        locator: &Locator,
-    ) -> Result<(Metadata, FileState), LookupError> {
+    pub(crate) fn find_file(&self, locator: &Locator) -> Result<(Metadata, FileState), LookupError> {
         match self.find(locator)? {
-            Metadata::File { entry, file } => Ok((
-                Metadata::File {
-                    entry,
-                    file: file.clone(),
-                },
-                file,
-            )),
+            Metadata::File { entry, file } => Ok((Metadata::File { entry, file: file.clone() }, file)),
             _ => Err(LookupError::NotFile),
         }
     }
@@ -226,9 +212,7 @@ impl Namespace {
                         WriteMode::Overwrite => false,
                         WriteMode::Update(rev) => *rev != file.rev,
                     };
-                    if file.content.hash() == content.hash()
-                        && !(conflict && commit.strict_conflict)
-                    {
+                    if file.content.hash() == content.hash() && !(conflict && commit.strict_conflict) {
                         // Identical content is no new revision, not even for another client_modified.
                         return Ok(metadata_of(node));
                     }
@@ -240,9 +224,7 @@ impl Namespace {
                 _ => Some(WriteError::ConflictFolder),
             };
             match conflict {
-                Some(_) if commit.autorename => {
-                    path = self.free_name(&path, rename_label(&commit.mode))?
-                }
+                Some(_) if commit.autorename => path = self.free_name(&path, rename_label(&commit.mode))?,
                 Some(conflict) => return Err(conflict),
                 None => {}
             }
@@ -262,11 +244,7 @@ impl Namespace {
     }
 
     /// Creates a folder and the folders above it.
-    pub(crate) fn create_folder(
-        &mut self,
-        target: &Locator,
-        autorename: bool,
-    ) -> Result<Metadata, WriteError> {
+    pub(crate) fn create_folder(&mut self, target: &Locator, autorename: bool) -> Result<Metadata, WriteError> {
         let mut path = self.write_path(target)?;
         match self.live(&path.key()).map(|node| &node.state) {
             None => {}
@@ -279,15 +257,9 @@ impl Namespace {
     }
 
     /// Deletes a file, or a folder with everything in it. With `parent_rev` only that revision of a file.
-    pub(crate) fn delete(
-        &mut self,
-        target: &Locator,
-        parent_rev: Option<&str>,
-    ) -> Result<Metadata, DeleteError> {
+    pub(crate) fn delete(&mut self, target: &Locator, parent_rev: Option<&str>) -> Result<Metadata, DeleteError> {
         let key = self.locate(target).map_err(DeleteError::Lookup)?;
-        let node = self
-            .live(&key)
-            .ok_or(DeleteError::Lookup(LookupError::NotFound))?;
+        let node = self.live(&key).ok_or(DeleteError::Lookup(LookupError::NotFound))?;
         if let Some(rev) = parent_rev {
             match &node.state {
                 State::File(file) if file.rev == rev => {}
@@ -312,9 +284,7 @@ impl Namespace {
         autorename: bool,
     ) -> Result<Metadata, RelocationError> {
         let from_key = self.locate(from).map_err(RelocationError::FromLookup)?;
-        let original = self
-            .live(&from_key)
-            .ok_or(RelocationError::FromLookup(LookupError::NotFound))?;
+        let original = self.live(&from_key).ok_or(RelocationError::FromLookup(LookupError::NotFound))?;
         let from_path = original.path.clone();
         let from_folder = matches!(original.state, State::Folder { .. });
         let mut to_path = self.write_path(to).map_err(RelocationError::To)?;
@@ -324,11 +294,7 @@ impl Namespace {
         // A target that differs in case only is the same entry, and so a conflict: Dropbox has no case-only rename.
         match self.live(&to_path.key()).map(|node| &node.state) {
             None => {}
-            Some(_) if autorename => {
-                to_path = self
-                    .free_name(&to_path, numbered_label)
-                    .map_err(RelocationError::To)?
-            }
+            Some(_) if autorename => to_path = self.free_name(&to_path, numbered_label).map_err(RelocationError::To)?,
             Some(State::File(_)) => return Err(RelocationError::To(WriteError::ConflictFile)),
             Some(_) => return Err(RelocationError::To(WriteError::ConflictFolder)),
         }
@@ -341,20 +307,12 @@ impl Namespace {
             return Err(RelocationError::To(WriteError::InsufficientSpace));
         }
         for path in &moved {
-            let below = path
-                .as_str()
-                .get(from_path.as_str().len()..)
-                .unwrap_or_default();
-            let target = below
-                .split('/')
-                .skip(1)
-                .fold(to_path.clone(), |folder, name| folder.child(name));
+            let below = path.as_str().get(from_path.as_str().len()..).unwrap_or_default();
+            let target = below.split('/').skip(1).fold(to_path.clone(), |folder, name| folder.child(name));
             self.relocate_one(kind, path, target);
         }
         self.forget_old_tombstones();
-        self.live(&to_path.key())
-            .map(metadata_of)
-            .ok_or(RelocationError::FromLookup(LookupError::NotFound))
+        self.live(&to_path.key()).map(metadata_of).ok_or(RelocationError::FromLookup(LookupError::NotFound))
     }
 
     fn relocate_one(&mut self, kind: Relocation, from: &RemotePath, to: RemotePath) {
@@ -362,19 +320,12 @@ impl Namespace {
             return;
         };
         let id = |old: &String| {
-            if kind == Relocation::Move {
-                old.clone()
-            } else {
-                new_id()
-            }
+            if kind == Relocation::Move { old.clone() } else { new_id() }
         };
         let state = match &node.state {
-            State::File(file) => State::File(FileState {
-                id: id(&file.id),
-                rev: new_rev(),
-                server_modified: now(),
-                ..file.clone()
-            }),
+            State::File(file) => {
+                State::File(FileState { id: id(&file.id), rev: new_rev(), server_modified: now(), ..file.clone() })
+            }
             State::Folder { id: old } => State::Folder { id: id(old) },
             State::Deleted => return,
         };
@@ -389,18 +340,10 @@ impl Namespace {
         match locator {
             Locator::Path(path) => Ok(path.key()),
             Locator::Id { id, below } => {
-                let node = self
-                    .ids
-                    .get(id)
-                    .and_then(|key| self.live(key))
-                    .ok_or(LookupError::NotFound)?;
+                let node = self.ids.get(id).and_then(|key| self.live(key)).ok_or(LookupError::NotFound)?;
                 Ok(RemotePath::parse(&format!("{}{below}", node.path.as_str()))?.key())
             }
-            Locator::Revision(rev) => self
-                .revisions
-                .get(rev)
-                .cloned()
-                .ok_or(LookupError::NotFound),
+            Locator::Revision(rev) => self.revisions.get(rev).cloned().ok_or(LookupError::NotFound),
             Locator::UnknownNamespace => Err(LookupError::NotFound),
         }
     }
@@ -410,11 +353,7 @@ impl Namespace {
         let asked = match locator {
             Locator::Path(path) => path.clone(),
             Locator::Id { id, below } => {
-                let node = self
-                    .ids
-                    .get(id)
-                    .and_then(|key| self.live(key))
-                    .ok_or(WriteError::MalformedPath)?;
+                let node = self.ids.get(id).and_then(|key| self.live(key)).ok_or(WriteError::MalformedPath)?;
                 RemotePath::parse(&format!("{}{below}", node.path.as_str()))?
             }
             Locator::Revision(_) | Locator::UnknownNamespace => {
@@ -435,11 +374,7 @@ impl Namespace {
             .next_back();
         let depth = existing.map_or(0, |folder| folder.as_str().matches('/').count());
         let start = existing.cloned().unwrap_or_else(RemotePath::root);
-        Ok(asked
-            .as_str()
-            .split('/')
-            .skip(1 + depth)
-            .fold(start, |folder, name| folder.child(name)))
+        Ok(asked.as_str().split('/').skip(1 + depth).fold(start, |folder, name| folder.child(name)))
     }
 
     fn make_parents(&mut self, path: &RemotePath) -> Result<(), WriteError> {
@@ -460,11 +395,7 @@ impl Namespace {
         Ok(())
     }
 
-    fn free_name(
-        &self,
-        path: &RemotePath,
-        label: fn(u32) -> String,
-    ) -> Result<RemotePath, WriteError> {
+    fn free_name(&self, path: &RemotePath, label: fn(u32) -> String) -> Result<RemotePath, WriteError> {
         (1..=MAX_RENAME_ATTEMPTS)
             .map(|attempt| path.labelled(&label(attempt)))
             .find(|candidate| self.live(&candidate.key()).is_none())
@@ -474,11 +405,7 @@ impl Namespace {
     /// The live entries at and below `key`, parents before children.
     fn subtree(&self, key: &Key) -> Vec<RemotePath> {
         let own = self.live(key).into_iter();
-        let below = self
-            .nodes
-            .range(key.below())
-            .map(|(_, node)| node)
-            .filter(|node| !node.is_deleted());
+        let below = self.nodes.range(key.below()).map(|(_, node)| node).filter(|node| !node.is_deleted());
         own.chain(below).map(|node| node.path.clone()).collect()
     }
 
@@ -501,11 +428,7 @@ impl Namespace {
             State::Deleted => self.tombstones += 1,
         }
         self.sequence += 1;
-        let node = Node {
-            path,
-            state,
-            changed: self.sequence,
-        };
+        let node = Node { path, state, changed: self.sequence };
         let metadata = metadata_of(&node);
         self.journal.insert(self.sequence, key.clone());
         self.nodes.insert(key, node);
@@ -533,10 +456,7 @@ impl Namespace {
         if self.tombstones <= MAX_TOMBSTONES {
             return;
         }
-        let tombstones = self
-            .journal
-            .iter()
-            .filter(|(_, key)| self.nodes.get(*key).is_some_and(Node::is_deleted));
+        let tombstones = self.journal.iter().filter(|(_, key)| self.nodes.get(*key).is_some_and(Node::is_deleted));
         let oldest: Vec<_> = tombstones
             .take(self.tombstones - MAX_TOMBSTONES / 2)
             .map(|(changed, key)| (*changed, key.clone()))
@@ -561,14 +481,8 @@ fn metadata_of(node: &Node) -> Metadata {
         path_display: node.path.as_str().to_owned(),
     };
     match &node.state {
-        State::File(file) => Metadata::File {
-            entry,
-            file: file.clone(),
-        },
-        State::Folder { id } => Metadata::Folder {
-            entry,
-            id: id.clone(),
-        },
+        State::File(file) => Metadata::File { entry, file: file.clone() },
+        State::Folder { id } => Metadata::Folder { entry, id: id.clone() },
         State::Deleted => Metadata::Deleted { entry },
     }
 }

@@ -6,20 +6,14 @@
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::ServerConfig;
 
 /// Names and addresses in the server certificate: local ones, and Dropbox's own for clients whose hosts cannot be
 /// configured and which are sent here by a proxy or a name override.
-const NAMES: [&str; 5] = [
-    "localhost",
-    "127.0.0.1",
-    "api.dropboxapi.com",
-    "content.dropboxapi.com",
-    "notify.dropboxapi.com",
-];
+const NAMES: [&str; 5] =
+    ["localhost", "127.0.0.1", "api.dropboxapi.com", "content.dropboxapi.com", "notify.dropboxapi.com"];
 
 /// Why no certificate could be made.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +36,7 @@ impl Identity {
     /// Makes a fresh authority and a server certificate signed by it.
     pub(crate) fn generate() -> Result<Self, TlsError> {
         let mut authority = CertificateParams::new(Vec::new())?;
-        authority
-            .distinguished_name
-            .push(DnType::CommonName, "dropbox-emulator test authority");
+        authority.distinguished_name.push(DnType::CommonName, "dropbox-emulator test authority");
         authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let authority_key = KeyPair::generate()?;
@@ -52,8 +44,7 @@ impl Identity {
         let issuer = Issuer::new(authority, authority_key);
 
         let mut leaf = CertificateParams::new(NAMES.map(String::from).to_vec())?;
-        leaf.distinguished_name
-            .push(DnType::CommonName, "dropbox-emulator");
+        leaf.distinguished_name.push(DnType::CommonName, "dropbox-emulator");
         // Strict verifiers refuse a server certificate that does not say CA:FALSE and name its issuer's key.
         leaf.is_ca = IsCa::ExplicitNoCa;
         leaf.use_authority_key_identifier_extension = true;
@@ -68,9 +59,6 @@ impl Identity {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], leaf_key.into())?;
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self {
-            server: Arc::new(server),
-            ca_pem,
-        })
+        Ok(Self { server: Arc::new(server), ca_pem })
     }
 }

@@ -10,24 +10,14 @@ use crate::store::LookupError;
 
 pub(super) fn get_metadata(call: &Call<'_>) -> Result<Value, Failure> {
     let mut fields = call.fields()?;
-    fields.ignore(&[
-        "include_media_info",
-        "include_has_explicit_shared_members",
-        "include_property_groups",
-    ]);
+    fields.ignore(&["include_media_info", "include_has_explicit_shared_members", "include_property_groups"]);
     let path = fields.read_path("path")?;
     let include_deleted = fields.boolean("include_deleted", false)?;
     fields.finish()?;
     let path = path.map_err(|error| path_failure(LookupError::from(error)))?;
     let namespace = call.account.namespace();
-    let found = if include_deleted {
-        namespace.find_with_deleted(&path)
-    } else {
-        namespace.find(&path)
-    };
-    found
-        .map(|metadata| metadata.to_tagged_json())
-        .map_err(path_failure)
+    let found = if include_deleted { namespace.find_with_deleted(&path) } else { namespace.find(&path) };
+    found.map(|metadata| metadata.to_tagged_json()).map_err(path_failure)
 }
 
 pub(super) fn download(call: &Call<'_>) -> Result<Reply, Failure> {
@@ -36,11 +26,7 @@ pub(super) fn download(call: &Call<'_>) -> Result<Reply, Failure> {
     let path = fields.read_path("path")?;
     fields.finish()?;
     let path = path.map_err(|error| path_failure(LookupError::from(error)))?;
-    let (metadata, file) = call
-        .account
-        .namespace()
-        .find_file(&path)
-        .map_err(path_failure)?;
+    let (metadata, file) = call.account.namespace().find_file(&path).map_err(path_failure)?;
     if rev.is_some_and(|rev| rev != file.rev) {
         return Err(path_failure(LookupError::NotFound));
     }
@@ -49,16 +35,8 @@ pub(super) fn download(call: &Call<'_>) -> Result<Reply, Failure> {
     if let Ok(etag) = HeaderValue::try_from(&etag) {
         headers.push((ETAG, etag));
     }
-    if call
-        .headers
-        .get(IF_NONE_MATCH)
-        .is_some_and(|known| known.as_bytes() == etag.as_bytes())
-    {
-        return Ok(Reply {
-            status: StatusCode::NOT_MODIFIED,
-            headers,
-            body: Body::Empty,
-        });
+    if call.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
+        return Ok(Reply { status: StatusCode::NOT_MODIFIED, headers, body: Body::Empty });
     }
     let size = file.content.size();
     let (status, start, end) = match range(call.headers, size) {
@@ -71,16 +49,8 @@ pub(super) fn download(call: &Call<'_>) -> Result<Reply, Failure> {
         }
         Range::Unsatisfiable => return Err(Failure::UnsatisfiableRange { size }),
     };
-    let body = Body::Content {
-        result: metadata.to_json(),
-        blocks: file.content.range(start, end),
-        cut_after: None,
-    };
-    Ok(Reply {
-        status,
-        headers,
-        body,
-    })
+    let body = Body::Content { result: metadata.to_json(), blocks: file.content.range(start, end), cut_after: None };
+    Ok(Reply { status, headers, body })
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -98,14 +68,11 @@ enum Range {
 /// RFC allows.
 fn range(headers: &HeaderMap, size: u64) -> Range {
     let asked = headers.get(RANGE).and_then(|value| value.to_str().ok());
-    let Some((first, last)) = asked.and_then(|text| text.strip_prefix("bytes=")?.split_once('-'))
-    else {
+    let Some((first, last)) = asked.and_then(|text| text.strip_prefix("bytes=")?.split_once('-')) else {
         return Range::Whole;
     };
     let part = match (first.trim(), last.trim()) {
-        ("", suffix) => suffix
-            .parse::<u64>()
-            .map(|length| (size.saturating_sub(length), size)),
+        ("", suffix) => suffix.parse::<u64>().map(|length| (size.saturating_sub(length), size)),
         (first, "") => first.parse().map(|first: u64| (first, size)),
         (first, last) => match (first.parse::<u64>(), last.parse::<u64>()) {
             (Ok(first), Ok(last)) if first > last => return Range::Whole,
@@ -126,12 +93,8 @@ mod tests {
 
     #[test]
     fn ranges_follow_the_rfc() {
-        let parse = |text: &'static str, size| {
-            range(
-                &HeaderMap::from_iter([(RANGE, HeaderValue::from_static(text))]),
-                size,
-            )
-        };
+        let parse =
+            |text: &'static str, size| range(&HeaderMap::from_iter([(RANGE, HeaderValue::from_static(text))]), size);
         assert_eq!(parse("bytes=0-3", 10), Range::Part { start: 0, end: 4 });
         assert_eq!(parse("bytes=4-", 10), Range::Part { start: 4, end: 10 });
         assert_eq!(parse("bytes=4-99", 10), Range::Part { start: 4, end: 10 });

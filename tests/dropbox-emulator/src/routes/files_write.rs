@@ -15,9 +15,7 @@ pub(super) fn upload(call: &Call<'_>, content: Arc<Content>) -> Result<Value, Fa
     let path = fields.write_path("path")?;
     let mode = match fields.union("mode")? {
         None => WriteMode::Add,
-        Some((tag, value)) => {
-            write_mode(&tag, value).ok_or_else(|| fields.bad_union("mode", &tag))?
-        }
+        Some((tag, value)) => write_mode(&tag, value).ok_or_else(|| fields.bad_union("mode", &tag))?,
     };
     let commit = Commit {
         mode,
@@ -31,11 +29,7 @@ pub(super) fn upload(call: &Call<'_>, content: Arc<Content>) -> Result<Value, Fa
         return Err(Failure::endpoint(&["content_hash_mismatch"]));
     }
     let path = path.map_err(|error| upload_write_failure(error.into()))?;
-    let written = call
-        .account
-        .namespace()
-        .write(&path, &commit, content)
-        .map_err(upload_write_failure)?;
+    let written = call.account.namespace().write(&path, &commit, content).map_err(upload_write_failure)?;
     Ok(written.to_json())
 }
 
@@ -50,10 +44,7 @@ fn write_mode(tag: &str, value: Option<Value>) -> Option<WriteMode> {
 
 /// UploadError.path holds a struct (UploadWriteFailed), whose fields lie beside the tag.
 pub(super) fn upload_write_failure(error: WriteError) -> Failure {
-    let session = format!(
-        "pid_upload_session:{}",
-        lower_hex(&rand::random::<[u8; 16]>())
-    );
+    let session = format!("pid_upload_session:{}", lower_hex(&rand::random::<[u8; 16]>()));
     Failure::Endpoint {
         tags: [&["path"], error.tags()].concat(),
         error: json!({ ".tag": "path", "reason": tagged(error.tags()), "upload_session_id": session }),
@@ -66,11 +57,7 @@ pub(super) fn create_folder(call: &Call<'_>) -> Result<Value, Failure> {
     let autorename = fields.boolean("autorename", false)?;
     fields.finish()?;
     let path = path.map_err(|error| create_folder_failure(error.into()))?;
-    let created = call
-        .account
-        .namespace()
-        .create_folder(&path, autorename)
-        .map_err(create_folder_failure)?;
+    let created = call.account.namespace().create_folder(&path, autorename).map_err(create_folder_failure)?;
     Ok(json!({ "metadata": created.to_json() }))
 }
 
@@ -84,11 +71,7 @@ pub(super) fn delete(call: &Call<'_>) -> Result<Value, Failure> {
     let parent_rev = fields.revision("parent_rev")?;
     fields.finish()?;
     let path = path.map_err(|error| delete_failure(DeleteError::Lookup(error.into())))?;
-    let deleted = call
-        .account
-        .namespace()
-        .delete(&path, parent_rev.as_deref())
-        .map_err(delete_failure)?;
+    let deleted = call.account.namespace().delete(&path, parent_rev.as_deref()).map_err(delete_failure)?;
     Ok(json!({ "metadata": deleted.to_tagged_json() }))
 }
 
@@ -122,15 +105,9 @@ fn relocation(call: &Call<'_>, kind: Relocation) -> Result<Value, Failure> {
     let to = fields.write_path("to_path")?;
     let autorename = fields.boolean("autorename", false)?;
     fields.finish()?;
-    let from = from.map_err(|error| {
-        relocation_failure(RelocationError::FromLookup(LookupError::from(error)))
-    })?;
+    let from = from.map_err(|error| relocation_failure(RelocationError::FromLookup(LookupError::from(error))))?;
     let to = to.map_err(|error| relocation_write_failure(error.into()))?;
-    let moved = call
-        .account
-        .namespace()
-        .relocate(kind, &from, &to, autorename)
-        .map_err(relocation_failure)?;
+    let moved = call.account.namespace().relocate(kind, &from, &to, autorename).map_err(relocation_failure)?;
     Ok(json!({ "metadata": moved.to_tagged_json() }))
 }
 
@@ -138,9 +115,7 @@ fn relocation_failure(error: RelocationError) -> Failure {
     match error {
         RelocationError::FromLookup(error) => Failure::endpoint(&["from_lookup", error.tag()]),
         RelocationError::To(error) => relocation_write_failure(error),
-        RelocationError::CantMoveFolderIntoItself => {
-            Failure::endpoint(&["cant_move_folder_into_itself"])
-        }
+        RelocationError::CantMoveFolderIntoItself => Failure::endpoint(&["cant_move_folder_into_itself"]),
         RelocationError::TooManyFiles => Failure::endpoint(&["too_many_files"]),
     }
 }

@@ -12,31 +12,24 @@ use crate::store::{Locator, LookupError};
 const MAX_LIMIT: u64 = 2000;
 
 /// Fields of ListFolderArg that ask for things no entry of an emulated account has.
-const WITHOUT_EFFECT: [&str; 5] = [
+const WITHOUT_EFFECT: [&str; 6] = [
     "include_media_info",
     "include_has_explicit_shared_members",
     "include_mounted_folders",
     "include_property_groups",
     "include_non_downloadable_files",
+    "include_restorable_info",
 ];
 
 pub(super) fn list_folder(call: &Call<'_>) -> Result<Value, Failure> {
     let (folder, scope) = list_argument(call)?;
-    let page = call
-        .account
-        .namespace()
-        .list(&folder, scope)
-        .map_err(path_failure)?;
+    let page = call.account.namespace().list(&folder, scope).map_err(path_failure)?;
     Ok(page_json(&page))
 }
 
 pub(super) fn get_latest_cursor(call: &Call<'_>) -> Result<Value, Failure> {
     let (folder, scope) = list_argument(call)?;
-    let cursor = call
-        .account
-        .namespace()
-        .latest_cursor(&folder, scope)
-        .map_err(path_failure)?;
+    let cursor = call.account.namespace().latest_cursor(&folder, scope).map_err(path_failure)?;
     Ok(json!({ "cursor": cursor }))
 }
 
@@ -44,35 +37,27 @@ pub(super) fn list_folder_continue(call: &Call<'_>) -> Result<Value, Failure> {
     let mut fields = call.fields()?;
     let cursor = fields.string("cursor")?;
     fields.finish()?;
-    let page = call
-        .account
-        .namespace()
-        .continue_listing(&cursor)
-        .map_err(|error| match error {
-            ContinueError::Invalid => Failure::bad_input("Invalid \"cursor\" parameter"),
-            ContinueError::Reset => Failure::endpoint(&["reset"]),
-            ContinueError::Lookup(error) => path_failure(error),
-        })?;
+    let page = call.account.namespace().continue_listing(&cursor).map_err(|error| match error {
+        ContinueError::Invalid => Failure::bad_input("Invalid \"cursor\" parameter"),
+        ContinueError::Reset => Failure::endpoint(&["reset"]),
+        ContinueError::Lookup(error) => path_failure(error),
+    })?;
     Ok(page_json(&page))
 }
 
 fn list_argument(call: &Call<'_>) -> Result<(Locator, Scope), Failure> {
     let mut fields = call.fields()?;
     fields.ignore(&WITHOUT_EFFECT);
+    fields.refuse("shared_link")?;
     let folder = fields.folder_path("path")?;
     let limit = fields.integer("limit", 1, MAX_LIMIT)?;
     let scope = Scope {
         recursive: fields.boolean("recursive", false)?,
         include_deleted: fields.boolean("include_deleted", false)?,
-        limit: limit
-            .and_then(|limit| usize::try_from(limit).ok())
-            .unwrap_or(call.account.page_entries),
+        limit: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(call.account.page_entries),
     };
     fields.finish()?;
-    Ok((
-        folder.map_err(|error| path_failure(LookupError::from(error)))?,
-        scope,
-    ))
+    Ok((folder.map_err(|error| path_failure(LookupError::from(error)))?, scope))
 }
 
 fn page_json(page: &Page) -> Value {

@@ -79,10 +79,7 @@ pub(crate) struct Quota {
 
 impl Quota {
     pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self {
-            limit,
-            used: AtomicU64::new(0),
-        })
+        Arc::new(Self { limit, used: AtomicU64::new(0) })
     }
 
     pub(crate) fn limit(&self) -> u64 {
@@ -175,10 +172,7 @@ pub(crate) struct ContentWriter {
 impl ContentWriter {
     pub(crate) fn new(quota: &Arc<Quota>) -> Self {
         Self {
-            reservation: Reservation {
-                quota: Arc::clone(quota),
-                bytes: 0,
-            },
+            reservation: Reservation { quota: Arc::clone(quota), bytes: 0 },
             blocks: Vec::new(),
             last: BytesMut::new(),
             size: 0,
@@ -191,8 +185,7 @@ impl ContentWriter {
         self.size += bytes.len() as u64;
         self.hasher.update(bytes);
         while !bytes.is_empty() {
-            let (now, later) =
-                bytes.split_at(bytes.len().min(STORAGE_BLOCK_BYTES - self.last.len()));
+            let (now, later) = bytes.split_at(bytes.len().min(STORAGE_BLOCK_BYTES - self.last.len()));
             self.last.extend_from_slice(now);
             bytes = later;
             if self.last.len() == STORAGE_BLOCK_BYTES {
@@ -228,12 +221,8 @@ mod tests {
         assert_eq!(content_hash(b"hello\n"), hello);
         let one_block = "c7e946d101855255d919ef0c70718633adf77d3dfb3adeeecf5d0cb4e951be58";
         assert_eq!(content_hash(&vec![0; HASH_BLOCK_BYTES]), one_block);
-        let one_block_and_a_byte =
-            "14a4d47f23a30177885d9820122f17d2d3a55fe63f7f5c27b95f689e0b2accd6";
-        assert_eq!(
-            content_hash(&vec![0; HASH_BLOCK_BYTES + 1]),
-            one_block_and_a_byte
-        );
+        let one_block_and_a_byte = "14a4d47f23a30177885d9820122f17d2d3a55fe63f7f5c27b95f689e0b2accd6";
+        assert_eq!(content_hash(&vec![0; HASH_BLOCK_BYTES + 1]), one_block_and_a_byte);
     }
 
     #[test]
@@ -244,10 +233,7 @@ mod tests {
         assert_eq!(writer.push(b"abc"), Err(QuotaExceeded));
         writer.push(b"90").unwrap();
         let content = writer.finish();
-        assert_eq!(
-            (quota.used(), content.to_vec().as_slice()),
-            (10, b"1234567890".as_slice())
-        );
+        assert_eq!((quota.used(), content.to_vec().as_slice()), (10, b"1234567890".as_slice()));
         drop(content);
         assert_eq!(quota.used(), 0);
     }
@@ -255,19 +241,14 @@ mod tests {
     #[test]
     fn ranges_cross_storage_blocks() {
         let quota = Quota::new(u64::MAX);
-        let bytes: Vec<u8> = (0..2 * STORAGE_BLOCK_BYTES + 5)
-            .map(|index| (index % 251) as u8)
-            .collect();
+        let bytes: Vec<u8> = (0..2 * STORAGE_BLOCK_BYTES + 5).map(|index| (index % 251) as u8).collect();
         let mut writer = ContentWriter::new(&quota);
         for piece in bytes.chunks(300_007) {
             writer.push(piece).unwrap();
         }
         let content = writer.finish();
         let (start, end) = (STORAGE_BLOCK_BYTES - 3, 2 * STORAGE_BLOCK_BYTES + 2);
-        assert_eq!(
-            content.range(start as u64, end as u64).concat(),
-            bytes[start..end]
-        );
+        assert_eq!(content.range(start as u64, end as u64).concat(), bytes[start..end]);
         assert_eq!(content.to_vec(), bytes);
         assert_eq!(content.hash(), content_hash(&bytes));
     }

@@ -97,13 +97,7 @@ mod tests {
     #[test]
     fn only_whole_seconds_in_utc_are_timestamps() {
         assert!(parse_timestamp("2024-02-29T23:59:59Z").is_some());
-        for text in [
-            "2024-02-30T00:00:00Z",
-            "2024-02-29T23:59:59.5Z",
-            "2024-02-29T23:59:59+01:00",
-            "2024-02-29",
-            "",
-        ] {
+        for text in ["2024-02-30T00:00:00Z", "2024-02-29T23:59:59.5Z", "2024-02-29T23:59:59+01:00", "2024-02-29", ""] {
             assert!(parse_timestamp(text).is_none(), "{text}");
         }
     }

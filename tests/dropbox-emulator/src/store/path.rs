@@ -5,14 +5,7 @@
 use std::ops::Range;
 
 /// Names Dropbox never stores, in lower case (Dropbox help, "files that don't sync").
-const DISALLOWED_NAMES: [&str; 6] = [
-    "desktop.ini",
-    "thumbs.db",
-    ".ds_store",
-    "icon\r",
-    ".dropbox",
-    ".dropbox.attr",
-];
+const DISALLOWED_NAMES: [&str; 6] = ["desktop.ini", "thumbs.db", ".ds_store", "icon\r", ".dropbox", ".dropbox.attr"];
 
 /// The longest name of one file or folder, in characters.
 const MAX_NAME_CHARACTERS: usize = 255;
@@ -60,12 +53,7 @@ impl RemotePath {
 
     /// The folder it is in; the root's parent is the root.
     pub(crate) fn parent(&self) -> Self {
-        Self(
-            self.0
-                .rsplit_once('/')
-                .map(|(parent, _)| parent.to_owned())
-                .unwrap_or_default(),
-        )
+        Self(self.0.rsplit_once('/').map(|(parent, _)| parent.to_owned()).unwrap_or_default())
     }
 
     /// This path with `name`, which is already known to be a fit name, below it.
@@ -168,26 +156,13 @@ mod tests {
 
     #[test]
     fn unfit_names_are_refused() {
-        for path in [
-            "a", "/", "//a", "/a/", "/a//b", "/a/../b", "/.", "/a ", "/a\\b", "/a\0b", "/a\u{7f}",
-        ] {
-            assert_eq!(
-                RemotePath::parse(path),
-                Err(PathError::Malformed),
-                "{path:?}"
-            );
+        for path in ["a", "/", "//a", "/a/", "/a//b", "/a/../b", "/.", "/a ", "/a\\b", "/a\0b", "/a\u{7f}"] {
+            assert_eq!(RemotePath::parse(path), Err(PathError::Malformed), "{path:?}");
         }
-        assert_eq!(
-            RemotePath::parse(&format!("/{}", "é".repeat(256))),
-            Err(PathError::Malformed)
-        );
+        assert_eq!(RemotePath::parse(&format!("/{}", "é".repeat(256))), Err(PathError::Malformed));
         assert!(RemotePath::parse(&format!("/{}", "é".repeat(255))).is_ok());
         for path in ["/Thumbs.db", "/a/.DS_Store/b", "/icon\r"] {
-            assert_eq!(
-                RemotePath::parse(path),
-                Err(PathError::Disallowed),
-                "{path:?}"
-            );
+            assert_eq!(RemotePath::parse(path), Err(PathError::Disallowed), "{path:?}");
         }
     }
 
@@ -195,10 +170,7 @@ mod tests {
     fn a_subtree_is_one_contiguous_range() {
         let mut keys = ["/a b", "/a/x", "/a", "/A/x/y", "/a-b", "/a/Z"].map(key);
         keys.sort();
-        assert_eq!(
-            keys.each_ref().map(Key::path_lower),
-            ["/a", "/a/x", "/a/x/y", "/a/z", "/a b", "/a-b"]
-        );
+        assert_eq!(keys.each_ref().map(Key::path_lower), ["/a", "/a/x", "/a/x/y", "/a/z", "/a b", "/a-b"]);
         assert!(key("/a").below().contains(&key("/a/x/y")));
         assert!(!key("/a").below().contains(&key("/a b")));
         assert!(key("/a").is_parent_of(&key("/A/X")) && !key("/a").is_parent_of(&key("/a/x/y")));
@@ -207,13 +179,7 @@ mod tests {
 
     #[test]
     fn a_label_goes_before_the_extension() {
-        let labelled = |path: &str| {
-            RemotePath::parse(path)
-                .unwrap()
-                .labelled("1")
-                .as_str()
-                .to_owned()
-        };
+        let labelled = |path: &str| RemotePath::parse(path).unwrap().labelled("1").as_str().to_owned();
         assert_eq!(labelled("/d/a.tar.gz"), "/d/a.tar (1).gz");
         assert_eq!(labelled("/.profile"), "/.profile (1)");
         assert_eq!(labelled("/plain"), "/plain (1)");
@@ -222,13 +188,7 @@ mod tests {
     #[test]
     fn ancestors_come_from_the_top_down() {
         let path = RemotePath::parse("/a/é/c").unwrap();
-        assert_eq!(
-            path.ancestors()
-                .iter()
-                .map(RemotePath::as_str)
-                .collect::<Vec<_>>(),
-            ["/a", "/a/é"]
-        );
+        assert_eq!(path.ancestors().iter().map(RemotePath::as_str).collect::<Vec<_>>(), ["/a", "/a/é"]);
         assert_eq!((path.name(), path.parent().as_str()), ("c", "/a/é"));
     }
 }
