@@ -2,10 +2,10 @@
 //!
 //! The public face of the crate: wires account, tokens, faults, log, TLS and server. Knows no protocol detail.
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -235,6 +235,12 @@ impl Running {
         self.server.abort();
         // The only error is the cancellation just asked for.
         let _cancelled = (&mut self.server).await;
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Running").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
