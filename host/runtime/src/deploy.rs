@@ -63,6 +63,8 @@ pub(crate) struct Deployer {
     /// Names found by the first scan that are not settled yet.
     initial: Option<BTreeSet<String>>,
     jobs: JoinSet<JobEnd>,
+    /// Jobs begun. No two have a number in common, also when a file of the same name went and came back.
+    jobs_begun: u64,
     places: Arc<Semaphore>,
 }
 
@@ -109,6 +111,7 @@ impl Deployer {
             files: HashMap::new(),
             initial: None,
             jobs: JoinSet::new(),
+            jobs_begun: 0,
             places: Arc::new(Semaphore::new(JOBS_MAX)),
         }
     }
@@ -219,7 +222,8 @@ impl Deployer {
         // What was said of this content does not hold for the next.
         file.closed = false;
         file.written = None;
-        file.job += 1;
+        self.jobs_begun += 1;
+        file.job = self.jobs_begun;
         let job = file.job;
         self.begin(name.to_owned(), stamp, job);
         None
