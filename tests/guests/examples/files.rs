@@ -58,7 +58,7 @@ fn operate(request: Request) -> Result<Response, Error> {
         "write" => entry_json(&remote.write(&path, request.body, if_exists)?),
         "create" => {
             let upload = remote.create(&path, if_exists)?;
-            copy(request.body, upload.content())?;
+            copy(request.body, &upload.content())?;
             if request.params.iter().any(|(name, _)| name == "abandon") {
                 drop(upload);
                 json!({ "abandoned": path })
@@ -75,19 +75,19 @@ fn operate(request: Request) -> Result<Response, Error> {
     Ok(json(&answer))
 }
 
-fn copy(content: Body, target: OutputStream) -> Result<(), Error> {
+/// Writes all of the content. A target that takes no more is no error here: `finish` tells why.
+fn copy(content: Body, target: &OutputStream) -> Result<(), Error> {
     let source = Body::stream(content);
     loop {
         match source.blocking_read(CHUNK_BYTES) {
-            Ok(chunk) => target.blocking_write_and_flush(&chunk).map_err(|error| broken("writing", &error))?,
-            Err(StreamError::Closed) => return Ok(()),
-            Err(error) => return Err(broken("reading", &error)),
+            Ok(chunk) if target.blocking_write_and_flush(&chunk).is_ok() => {}
+            Ok(_) | Err(StreamError::Closed) => return Ok(()),
+            Err(error) => {
+                let message = format!("reading the request's body broke off: {error:?}");
+                return Err(Error { code: ErrorCode::Interrupted, message });
+            }
         }
     }
-}
-
-fn broken(doing: &str, error: &StreamError) -> Error {
-    Error { code: ErrorCode::Interrupted, message: format!("{doing} broke off: {error:?}") }
 }
 
 fn if_exists(request: &Request) -> Result<IfExists, Error> {
