@@ -14,7 +14,6 @@ mod reply;
 mod session;
 mod upload;
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,23 +78,6 @@ pub enum Passive {
     Pasv,
     /// `PASV` only, and the address is ignored: for servers behind a NAT that announce their inner address.
     PasvSameHost,
-}
-
-impl FromStr for Passive {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "epsv" => Ok(Self::Epsv),
-            "pasv" => Ok(Self::Pasv),
-            "pasv-same-host" => Ok(Self::PasvSameHost),
-            _ => Err(Error::new(
-                ErrorKind::Invalid,
-                format!("passive must be \"auto\", \"epsv\", \"pasv\" or \"pasv-same-host\", not {text:?}"),
-            )),
-        }
-    }
 }
 
 /// An FTP server.

@@ -4,12 +4,10 @@
 //! of step and is not used again. A reply that refuses is not an error here but a value, because what it means depends
 //! on the operation. Knows no pool and no contract.
 
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use secrecy::ExposeSecret;
-use socket2::SockRef;
 use suppaftp::tokio::{AsyncRustlsFtpStream, AsyncRustlsStream, TransferStream};
 use suppaftp::types::FileType;
 use suppaftp::{FtpError, FtpResult, Mode, Status};
@@ -31,8 +29,8 @@ pub(super) type Transfer = TransferStream<AsyncRustlsStream>;
 /// Longest line of a listing: a path as long as can be and as much again for what is told of it.
 const LINE_BYTES_MAX: usize = 2 * PATH_BYTES_MAX;
 
-/// A connection that was idle for so long is asked whether it is still there before it is used: a firewall may have
-/// forgotten it, which no local look can tell.
+/// A connection that was idle for so long is asked whether it is still there before it is used: when a firewall has
+/// forgotten it, the first command would wait for its timeout.
 const CHECK_AFTER: Duration = Duration::from_secs(5);
 
 /// How long that question may take; then a new connection is quicker.
@@ -379,17 +377,6 @@ impl Session {
 
     /// Whether a connection from the pool can be used, as far as can be told. It begins to count replies anew.
     pub(super) async fn is_usable(&mut self, idle_for: Duration) -> bool {
-        let has_news = {
-            let socket = self.stream.get_ref().await;
-            // Nothing is due, so anything to read is the end or a farewell.
-            !matches!(
-                SockRef::from(&*socket).peek(&mut [MaybeUninit::uninit()]),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock
-            )
-        };
-        if has_news {
-            return false;
-        }
         if self.is_suspect || idle_for > CHECK_AFTER {
             let limit = CHECK_TIMEOUT.min(self.dialer.read_timeout);
             match self.command_within(limit, "NOOP").await {
