@@ -262,6 +262,8 @@ fn a_secret_file_that_everybody_may_read_is_a_warning() {
     place.set_mode("secrets/team.token", 0o644);
     let team = "[connections.team]\ntype = 'dropbox'\naccess-token = { file = 'secrets/team.token' }";
     let warnings = place.load(team).unwrap().warnings;
+    place.set_mode("secrets/team.token", 0o660);
+    assert_eq!(place.load(team).unwrap().warnings, [], "the group of the file is the operator's choice");
     let warnings: Vec<String> = warnings.iter().map(|warning| place.shortened(&warning.to_string())).collect();
     assert_eq!(
         warnings,
