@@ -16,6 +16,7 @@ guests: ## Build the guest examples and the test guests
 
 run: guests ## Try it: the host with the examples, an FTP server and a Dropbox emulator
 	@scripts/setup servers
+	cargo build --workspace
 	@scripts/run-demo
 
 test: guests ## Run every test, against real servers
@@ -26,8 +27,9 @@ check: ## Check form, lints, documentation, licences and known vulnerabilities
 	@scripts/setup check
 	@scripts/check
 
-bench: guests ## Measure the host (some minutes)
-	@scripts/setup servers bench
+bench: guests ## Measure the host against wasmtime serve (some minutes, the first time longer)
+	@scripts/setup bench
+	cargo build --release --package wharf
 	bench/bench.py
 
 clean: ## Remove what was built here; the cache folder stays

@@ -79,7 +79,8 @@ class Host:
         self.stop()
 
     def start(self):
-        binary = os.environ.get("WHARF_BINARY") or REPOSITORY / "target/release/wharf"
+        target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or REPOSITORY / "target")
+        binary = target / "release/wharf"
         self.log = open(self.folder / "log", "ab")
         self.process = subprocess.Popen(
             [str(binary), "run", "--config", str(self.folder / "wharf.toml")],
