@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use toml::de::{DeTable, DeValue};
 use tracing_subscriber::EnvFilter;
@@ -134,7 +134,7 @@ pub(crate) struct HttpSection {
     pub(crate) open: bool,
     /// Connections at once.
     pub(crate) connections_max: usize,
-    /// For the head of a request, from its first byte.
+    /// For the head of a request, from when the connection was opened or the answer before it ended.
     pub(crate) header_timeout: Duration,
     /// Bytes of the head of a request.
     pub(crate) head_bytes_max: usize,
@@ -142,8 +142,6 @@ pub(crate) struct HttpSection {
     pub(crate) body_bytes_max: Option<u64>,
     /// How long a body may stall.
     pub(crate) body_timeout: Duration,
-    /// How long a connection is kept open between two requests.
-    pub(crate) idle_timeout: Duration,
 }
 
 /// The table `[admin]`: the listener for operators.
@@ -197,10 +195,9 @@ impl Configuration {
             head_bytes_max,
             body_bytes_max,
             body_timeout,
-            idle_timeout,
         } = &self.http;
         let AdminSection { listen: admin_listen, open: admin_open } = &self.admin;
-        let settings: [(&'static str, &dyn std::fmt::Debug); 21] = [
+        let settings: [(&'static str, &dyn std::fmt::Debug); 20] = [
             ("host.services", services_folder),
             ("host.state", state_folder),
             ("host.compiled", compiled_folder),
@@ -219,7 +216,6 @@ impl Configuration {
             ("http.head-max", head_bytes_max),
             ("http.body-max", body_bytes_max),
             ("http.body-timeout", body_timeout),
-            ("http.idle-timeout", idle_timeout),
             ("admin.listen", admin_listen),
             ("admin.open", admin_open),
         ];
@@ -359,8 +355,7 @@ impl Loading<'_> {
         let log = section.read("log", log_filter).unwrap_or_else(|| "info".to_owned());
         let log_format = section.read("log-format", values::choice(LOG_FORMATS)).unwrap_or(LogFormat::Text);
         section.reject_unknown_keys();
-        let loopback = || vec![IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8))];
-        (HostSection { state_folder, runtime, log, log_format }, networks.unwrap_or_else(loopback))
+        (HostSection { state_folder, runtime, log, log_format }, networks.unwrap_or_default())
     }
 
     fn http(&self, mut section: Section<'_>) -> HttpSection {
@@ -379,7 +374,7 @@ impl Loading<'_> {
             connections_max: section.read("connections-max", values::count(HTTP_CONNECTIONS)).unwrap_or(1000),
             header_timeout: section
                 .read("header-timeout", values::duration(CLIENT_WAIT))
-                .unwrap_or(Duration::from_secs(10)),
+                .unwrap_or(Duration::from_secs(30)),
             head_bytes_max: section
                 .read("head-max", values::size(HEAD_BYTES))
                 .and_then(|bytes| usize::try_from(bytes).ok())
@@ -388,9 +383,6 @@ impl Loading<'_> {
             body_timeout: section
                 .read("body-timeout", values::duration(CLIENT_WAIT))
                 .unwrap_or(Duration::from_secs(30)),
-            idle_timeout: section
-                .read("idle-timeout", values::duration(CLIENT_WAIT))
-                .unwrap_or(Duration::from_secs(60)),
         };
         section.reject_unknown_keys();
         http
