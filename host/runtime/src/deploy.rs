@@ -401,7 +401,7 @@ async fn prepare(shared: &Arc<Shared>, service: &Arc<Service>, path: &std::path:
         id: InvocationId::generate(),
         deadline: tokio::time::Instant::now(),
         chain: CallChain::new(Arc::clone(&service.name), None),
-        clock: SliceClock::start(),
+        clock: SliceClock::start(Arc::default()),
     });
     match shared.preparation.prepare(content.clone(), bytes, surroundings).await {
         Ok(generation) => JobResult::Prepared(Box::new(generation), begun.elapsed()),

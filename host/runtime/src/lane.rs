@@ -1,5 +1,6 @@
-//! Two lanes for guests: a fast one, where every invocation begins, and a slow one with less of the processor's
-//! favour, to which an invocation moves when it computes for longer than a slice without letting go.
+//! Two lanes for guests: a fast one, where an invocation begins, and a slow one with less of the processor's favour, to
+//! which it moves when it computes for longer than a slice without letting go. After such an invocation the next one of
+//! the same service begins in the slow lane: were each of them given its slice first, a few in a second would be felt.
 //!
 //! So a guest that spins takes what is left over, and never the turn of one that answers at once. Knows nothing of
 //! guests: the epoch callback says when a slice is over, the future that it suspends is moved here.
@@ -8,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
@@ -66,37 +67,50 @@ pub(crate) fn lower_priority_of_this_thread(niceness: i32) {
     }
 }
 
-/// Knows since when an invocation has been computing, and whether it was found to compute too long.
+/// What is known of how long a service's invocations compute.
+#[derive(Default)]
+pub(crate) struct Pace {
+    /// The last one to end computed for longer than a slice.
+    slow: AtomicBool,
+}
+
+/// Knows for how long an invocation has been computing, and whether it was found to compute too long.
 pub(crate) struct SliceClock {
-    origin: Instant,
-    /// Nanoseconds since `origin` at which the invocation was last resumed.
+    pace: Arc<Pace>,
+    begins_slow: bool,
+    /// Nanoseconds of processor time that the thread had used when it last resumed the invocation.
     resumed: AtomicU64,
     slow: AtomicBool,
 }
 
 impl SliceClock {
-    pub(crate) fn start() -> Arc<Self> {
-        Arc::new(Self { origin: Instant::now(), resumed: AtomicU64::new(0), slow: AtomicBool::new(false) })
+    pub(crate) fn start(pace: Arc<Pace>) -> Arc<Self> {
+        let begins_slow = pace.slow.load(Ordering::Relaxed);
+        Arc::new(Self { pace, begins_slow, resumed: AtomicU64::new(0), slow: AtomicBool::new(false) })
     }
 
     fn resume(&self) {
-        self.resumed.store(self.now(), Ordering::Relaxed);
+        self.resumed.store(processor_time_of_this_thread(), Ordering::Relaxed);
     }
 
-    /// Whether the slice is over, which also marks the invocation as one for the slow lane. A guest that has just
-    /// come back from waiting has a slice ahead of it, however long it waited.
+    /// Whether the slice is over, which also marks the invocation as one for the slow lane. Counted is processor time:
+    /// a guest is not to blame for the time in which it waited, or in which another thread had its processor. Must be
+    /// called on the thread that resumed the invocation.
     pub(crate) fn slice_is_over(&self) -> bool {
-        let computing = self.now().saturating_sub(self.resumed.load(Ordering::Relaxed));
+        let computing = processor_time_of_this_thread().saturating_sub(self.resumed.load(Ordering::Relaxed));
         let over = computing >= u64::try_from(SLICE.as_nanos()).unwrap_or(u64::MAX);
         if over {
             self.slow.store(true, Ordering::Relaxed);
         }
         over
     }
+}
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
+/// In nanoseconds.
+fn processor_time_of_this_thread() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+    seconds.unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(nanoseconds.unwrap_or(0))
 }
 
 /// An invocation on its way through the lanes.
@@ -118,13 +132,15 @@ impl<T: Send + 'static> Future for LaneChange<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if let State::Fast(invocation) = &mut this.state {
-            this.clock.resume();
-            if let Poll::Ready(output) = invocation.as_mut().poll(context) {
-                this.state = State::Finished;
-                return Poll::Ready(Ok(output));
-            }
-            if !this.clock.slow.load(Ordering::Relaxed) {
-                return Poll::Pending;
+            if !this.clock.begins_slow {
+                this.clock.resume();
+                if let Poll::Ready(output) = invocation.as_mut().poll(context) {
+                    this.state = State::Finished;
+                    return Poll::Ready(Ok(output));
+                }
+                if !this.clock.slow.load(Ordering::Relaxed) {
+                    return Poll::Pending;
+                }
             }
             if let State::Fast(invocation) = std::mem::replace(&mut this.state, State::Finished) {
                 let resumed = Resumed { clock: Arc::clone(&this.clock), invocation };
@@ -140,6 +156,7 @@ impl<T: Send + 'static> Future for LaneChange<T> {
 
 impl<T> Drop for LaneChange<T> {
     fn drop(&mut self) {
+        self.clock.pace.slow.store(self.clock.slow.load(Ordering::Relaxed), Ordering::Relaxed);
         if let State::Slow(handle) = &self.state {
             handle.abort();
         }

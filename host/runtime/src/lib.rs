@@ -191,7 +191,7 @@ impl Shared {
                 id: request.id.clone(),
                 deadline,
                 chain: CallChain::new(Arc::clone(&service.name), caller.map(|caller| Arc::clone(&caller.chain))),
-                clock: SliceClock::start(),
+                clock: SliceClock::start(Arc::clone(&service.pace)),
             });
             Call { generation, surroundings, request, reporter }.run(&self.engine.engine, &self.lanes).await
         })

@@ -1,6 +1,7 @@
 //! What guests write to standard output and standard error: lines in the log with the invocation's id, bounded, and
 //! the last lines of standard error kept for the record of a trap.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
@@ -148,8 +149,26 @@ impl Shared {
             Channel::Output => "stdout",
             Channel::Error => "stderr",
         };
+        let line = on_one_line(line);
         tracing::info!(target: "wharf::guest", service = %self.service, invocation = %self.invocation, stream, "{line}");
     }
+}
+
+/// A guest's text as it may stand in the log: control characters, with which it could forge lines or take over the
+/// terminal of whoever reads them, are written as escapes.
+pub(crate) fn on_one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if character.is_control() && character != '\t' {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    Cow::Owned(escaped)
 }
 
 /// Where the first line ends: before a line feed, or where it becomes too long.

@@ -12,6 +12,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::generation::{ContentHash, Generation, Outcome, Reporter};
 use crate::invocation::{Failure, FailureKind, InvocationId};
+use crate::lane::Pace;
+use crate::output::on_one_line;
 use crate::settings::ServiceSettings;
 
 /// When a caller that was refused should try again, when nothing better is known.
@@ -21,6 +23,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Service {
     pub(crate) name: Arc<str>,
     pub(crate) current: ArcSwapOption<Generation>,
+    pub(crate) pace: Arc<Pace>,
     admission: ArcSwap<Admission>,
     counters: Counters,
     record: Mutex<Record>,
@@ -112,6 +115,7 @@ impl Service {
         Arc::new(Self {
             name: name.into(),
             current: ArcSwapOption::empty(),
+            pace: Arc::default(),
             admission: ArcSwap::from_pointee(Admission { limit: 0, places: Arc::new(Semaphore::new(0)) }),
             counters: Counters::default(),
             record: Mutex::default(),
@@ -245,9 +249,10 @@ impl Reporter for InvocationRecord {
                 counters.failures.fetch_add(1, Ordering::Relaxed);
                 let kind = format!("{:?}", failure.kind);
                 let details = failure.details.as_deref();
+                let message = on_one_line(&failure.message);
                 match failure.kind {
                     FailureKind::Guest(_) => {
-                        tracing::info!(service, invocation, generation, kind, duration_ms, "refused: {failure}");
+                        tracing::info!(service, invocation, generation, kind, duration_ms, "refused: {message}");
                     }
                     _ => {
                         tracing::warn!(
@@ -257,7 +262,7 @@ impl Reporter for InvocationRecord {
                             kind,
                             duration_ms,
                             details,
-                            "failed: {failure}"
+                            "failed: {message}"
                         );
                     }
                 }

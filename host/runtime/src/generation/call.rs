@@ -102,7 +102,9 @@ impl<R: Reporter> Call<R> {
                     let status = response.status();
                     Ok(response.map(|body| {
                         let body = body.into_http();
-                        Body::Http(DrivenBody { body, driven: Some(driven), broken, report, status }.boxed_unsync())
+                        let bytes_left = body.size_hint().exact();
+                        let driven = Some(driven);
+                        Body::Http(DrivenBody { body, bytes_left, driven, broken, report, status }.boxed_unsync())
                     }))
                 }
                 Err(_) => Err(Failure::new(FailureKind::Internal, "the response was lost")),
@@ -143,9 +145,12 @@ impl<R: Reporter> Drop for Report<R> {
     }
 }
 
-/// The body of a response whose guest is still at work: reading it drives the guest, dropping it cancels the guest.
+/// The body of a response whose guest is still at work: reading it drives the guest, dropping it before its end cancels
+/// the guest.
 struct DrivenBody<R: Reporter> {
     body: WasiBody,
+    /// What the reader still lacks, where the size is known. A reader that has it all need not ask for the end.
+    bytes_left: Option<u64>,
     driven: Option<Driven>,
     /// Set before the guest's end of the body is dropped, when the guest failed: a body must not look complete then.
     broken: Arc<AtomicBool>,
@@ -171,6 +176,27 @@ impl<R: Reporter> DrivenBody<R> {
             }
         }
     }
+
+    /// The answer is complete; what the guest does after it is its own affair until its deadline.
+    fn let_the_guest_end(&mut self) {
+        let (Some(driven), Ok(runtime)) = (self.driven.take(), tokio::runtime::Handle::try_current()) else { return };
+        let mut report = Report(self.report.0.take());
+        let status = self.status;
+        runtime.spawn(async move {
+            match flatten(driven.await) {
+                Ok(()) => report.tell(Outcome::Answered(status)),
+                Err(failure) => report.tell(Outcome::Failed(failure)),
+            }
+        });
+    }
+}
+
+impl<R: Reporter> Drop for DrivenBody<R> {
+    fn drop(&mut self) {
+        if self.bytes_left == Some(0) {
+            self.let_the_guest_end();
+        }
+    }
 }
 
 impl<R: Reporter> Unpin for DrivenBody<R> {}
@@ -192,18 +218,13 @@ impl<R: Reporter> HttpBody for DrivenBody<R> {
                 Poll::Ready(Some(Err(HttpError::HttpResponseIncomplete)))
             }
             Poll::Ready(None) => {
-                // The answer is complete; what the guest does after it is its own affair until its deadline.
-                if let Some(driven) = this.driven.take() {
-                    let mut report = Report(this.report.0.take());
-                    let status = this.status;
-                    tokio::spawn(async move {
-                        match flatten(driven.await) {
-                            Ok(()) => report.tell(Outcome::Answered(status)),
-                            Err(failure) => report.tell(Outcome::Failed(failure)),
-                        }
-                    });
-                }
+                this.let_the_guest_end();
                 Poll::Ready(None)
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                this.bytes_left = this.bytes_left.map(|left| left.saturating_sub(bytes));
+                Poll::Ready(Some(Ok(frame)))
             }
             other => other,
         }
@@ -247,8 +268,11 @@ async fn drive(
             Some(instance) => instance,
             None => instantiate_to_serve(&generation, &mut store).await?,
         };
-        call(&mut store, &instance, request, head).await?;
-        Ok(instance)
+        match call(&mut store, &instance, request, head).await {
+            // An error that the guest returned is an answer: nothing is wrong with the instance.
+            Err(failure) if !matches!(failure.kind, FailureKind::Guest(_)) => Err(failure),
+            answered => Ok((instance, answered)),
+        }
     };
     let ended = tokio::select! {
         biased;
@@ -258,11 +282,11 @@ async fn drive(
     };
     store.data().output.flush();
     match ended {
-        Ok(instance) => {
+        Ok((instance, answered)) => {
             if uses_left > 1 {
                 generation.keep_idle(Live { store, instance, uses_left: uses_left - 1 });
             }
-            Ok(())
+            answered
         }
         Err(failure) => {
             broken.store(true, Ordering::Release);
