@@ -45,7 +45,7 @@ impl Door {
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Problem::method_not_allowed(
                 request.method(),
-                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS and others, but CONNECT and TRACE",
+                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
             ));
         }
         let (service, target) = route(request.uri())?;
