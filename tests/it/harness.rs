@@ -5,6 +5,7 @@
 mod answer;
 mod host;
 mod machine;
+mod outside;
 mod process;
 mod raw;
 
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use answer::Answer;
 pub(crate) use host::{Host, ServiceStatus};
+pub(crate) use outside::Outside;
 pub(crate) use process::{Exit, Log};
 pub(crate) use raw::{Raw, RawAnswer};
 

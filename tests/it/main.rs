@@ -4,4 +4,7 @@
 
 mod harness;
 
+mod exports;
 mod http_door;
+mod neighbours;
+mod sandbox;

@@ -12,6 +12,9 @@ use super::{PATIENCE, eventually_within};
 /// How long the program may take to say where it listens.
 const START_MAX: Duration = Duration::from_secs(60);
 
+/// Lines of the log shown when a test fails, the last ones.
+const SHOWN_LINES_MAX: usize = 300;
+
 /// What a process wrote to standard error until now. Cheap to clone; outlives the process.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
@@ -107,9 +110,8 @@ impl Process {
     /// Waits until it ended by itself, and until all of its log was read.
     pub(crate) async fn ended(&mut self) -> Exit {
         let child = &mut self.child;
-        let status =
-            eventually_within(PATIENCE * 2, "the process ends", async || child.try_wait().expect("it is ours"));
-        let status = status.await;
+        let ended = async || child.try_wait().expect("it is ours");
+        let status = eventually_within(PATIENCE * 2, "the process ends", ended).await;
         for reader in self.readers.drain(..) {
             reader.join().expect("reading the output never fails");
         }
@@ -134,6 +136,3 @@ impl Drop for Process {
         }
     }
 }
-
-/// Lines of the log shown when a test fails, the last ones.
-const SHOWN_LINES_MAX: usize = 300;
