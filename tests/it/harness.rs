@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(crate) use answer::Answer;
-pub(crate) use host::{Host, ServiceStatus};
+pub(crate) use host::Host;
 pub(crate) use outside::Outside;
 pub(crate) use process::{Exit, Log};
 pub(crate) use raw::{Raw, RawAnswer};

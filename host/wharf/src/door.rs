@@ -43,10 +43,7 @@ impl Door {
 
     async fn invoke(&self, request: http::Request<Incoming>, id: &InvocationId) -> Result<Response, Problem> {
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-            return Err(Problem::method_not_allowed(
-                request.method(),
-                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
-            ));
+            return Err(Problem::method_not_allowed(request.method(), "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         }
         let (service, target) = route(request.uri())?;
         if let (Some(limit), Some(announced)) = (self.limits.bytes_max, request.body().size_hint().exact())

@@ -90,6 +90,7 @@ impl Builder {
     }
 
     /// What `${name}` means in the configuration.
+    #[expect(clippy::needless_pass_by_value, reason = "tests give a number or a text as they have it")]
     pub(crate) fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.place.placeholders.push((name.to_owned(), value.to_string()));
         self
@@ -244,11 +245,6 @@ impl Host {
     /// The address for invocations.
     pub(crate) fn http_address(&self) -> SocketAddr {
         self.http
-    }
-
-    /// The address for operators.
-    pub(crate) fn admin_address(&self) -> SocketAddr {
-        self.admin
     }
 
     /// The URL of something on the public listener; `path` begins with a slash.
