@@ -32,7 +32,12 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     pub(crate) fn new() -> std::io::Result<Self> {
+        // One processor is left to the fast lane. Priorities alone do not see to that: a thread of the slow lane that
+        // loses its processor while it holds the kernel's lock on the memory map, as one that allocates does, would
+        // keep the fast lane waiting for its next turn.
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let runtime = Builder::new_multi_thread()
+            .worker_threads(processors.saturating_sub(1).max(1))
             .thread_name("slow-lane")
             .on_thread_start(|| lower_priority_of_this_thread(SLOW_LANE_NICENESS))
             .enable_all()
