@@ -132,14 +132,18 @@ impl Preparation {
         let (this, name) = (Arc::clone(self), content.clone());
         let compile = move || this.compiler_threads.install(|| this.cache.compile(&this.engine, &name, &bytes));
         let compiled = tokio::task::spawn_blocking(compile).await.map_err(|_| PrepareError::Stopping)?;
-        compiled.map_err(|error| {
-            // The validator's words for a file that ends too early.
-            if format!("{error:#}").contains("unexpected end") {
-                PrepareError::Truncated(error)
-            } else {
-                PrepareError::Compile(error)
-            }
-        })
+        compiled.map_err(not_compiled)
+    }
+}
+
+/// Tells a file that ends too early from one that is wrong: the validator finds the end of the file in a section, or a
+/// section larger than what is left.
+fn not_compiled(error: wasmtime::Error) -> PrepareError {
+    let text = format!("{error:#}");
+    if text.contains("unexpected end") || text.contains("section range") && text.contains("is out of bounds") {
+        PrepareError::Truncated(error)
+    } else {
+        PrepareError::Compile(error)
     }
 }
 
