@@ -6,6 +6,7 @@ mod answer;
 mod host;
 mod machine;
 mod outside;
+mod partners;
 mod process;
 mod raw;
 
@@ -13,8 +14,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(crate) use answer::Answer;
-pub(crate) use host::Host;
+pub(crate) use host::{Host, LastError};
 pub(crate) use outside::Outside;
+pub(crate) use partners::Partners;
 pub(crate) use process::{Exit, Log};
 pub(crate) use raw::{Raw, RawAnswer};
 

@@ -5,12 +5,19 @@
 #![expect(
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "a test shows figures, and the log of a host when it fails"
+    clippy::unwrap_used,
+    reason = "a test shows figures, shows the log of a host when it fails, and fails by a panic"
 )]
 
 mod harness;
 
+mod configuration;
+mod crash;
+mod deploy;
 mod exports;
 mod http_door;
+mod large;
 mod neighbours;
 mod sandbox;
+mod tidy;
+mod walk;

@@ -56,6 +56,8 @@ pub(crate) struct ServiceStatus {
     pub(crate) export: Option<String>,
     pub(crate) last_error: Option<LastError>,
     pub(crate) last_failure: Option<LastFailure>,
+    pub(crate) component_bytes: Option<u64>,
+    pub(crate) deployed_at: Option<String>,
     pub(crate) invocations: u64,
     pub(crate) failures: u64,
     pub(crate) in_flight: u64,
@@ -105,6 +107,14 @@ impl Builder {
     /// A file in the host's folder, which only its owner may read.
     pub(crate) fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
         self.place.write(path, content.as_ref());
+        self
+    }
+
+    /// Who may do what with a file or folder in the host's folder.
+    pub(crate) fn mode(self, path: &str, mode: u32) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.place.folder.path().join(path);
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is there");
         self
     }
 
@@ -377,9 +387,23 @@ impl Host {
 
     /// Bytes of the host's memory that are its own and resident (`RssAnon`): without files mapped, such as code.
     pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
+    /// The most bytes that were resident (`VmHWM`), files mapped included, since [`Host::forget_memory_peak`].
+    pub(crate) fn memory_peak_bytes(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// Lets the kernel begin anew with what it remembers as the most (proc(5), `clear_refs`, value 5).
+    pub(crate) fn forget_memory_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.process().id()), "5").expect("the process is ours");
+    }
+
+    fn memory(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.process().id());
         let status = std::fs::read_to_string(path).expect("the process is there");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
         let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
         kibibytes.expect("Linux says this of every process") * 1024
     }
@@ -407,7 +431,8 @@ impl Place {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
     }
 
-    /// Writes the configuration in one step, with the folder of compiled code where it says nothing of that.
+    /// Writes the configuration in one step. Where it says nothing of them, compiled code is shared by all tests, and
+    /// connections may reach the servers on loopback.
     fn configure(&self, toml: &str) {
         let mut text = toml.replace("${folder}", &self.folder.path().display().to_string());
         for (name, value) in &self.placeholders {
@@ -417,6 +442,7 @@ impl Place {
         let host = document.entry("host").or_insert_with(|| toml::Table::new().into());
         let host = host.as_table_mut().expect("[host] is a table");
         host.entry("compiled").or_insert_with(|| compiled_folder().display().to_string().into());
+        host.entry("egress-allow").or_insert_with(|| vec!["127.0.0.0/8"].into());
         self.write("wharf.toml.part", document.to_string().as_bytes());
         let folder = self.folder.path();
         std::fs::rename(folder.join("wharf.toml.part"), folder.join("wharf.toml")).expect("a file can be renamed");

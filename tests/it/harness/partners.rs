@@ -1,0 +1,136 @@
+//! The other sides of a transfer, each test its own: a real FTP server and an emulated Dropbox account.
+//!
+//! Knows how they are started and how they are written into a configuration. Knows nothing of services.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use dropbox_emulator::{Emulator, Options, Running};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::host::Builder;
+
+/// A running ProFTPD with the user `alice`, whose password is `secret`.
+pub(crate) struct FtpServer {
+    script: Child,
+    folder: TempDir,
+    port: u16,
+}
+
+impl FtpServer {
+    /// Starts a server. It ends with the thread that calls this, so that must be the thread of the test.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub(crate) fn start() -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let start = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/servers/proftpd/start");
+        let mut script = Command::new(start)
+            .arg(folder.path().join("server"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the script that starts ProFTPD is there");
+        let output = BufReader::new(script.stdout.take().expect("it is piped"));
+        let mut port = None;
+        for line in output.lines().map_while(Result::ok) {
+            match line.split_once('=') {
+                Some(("port", value)) => port = value.parse().ok(),
+                // The last line.
+                Some(("pid", _)) => break,
+                _ => {}
+            }
+        }
+        let port = port.expect("ProFTPD starts: its script says where it listens");
+        // The server serves files as another user, who must get through to them.
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+        Self { script, folder, port }
+    }
+
+    /// What the user sees as `/`.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.folder.path().join("server/home")
+    }
+
+    /// Puts a file there in one step.
+    pub(crate) fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+        let temporary = self.folder.path().join("incoming");
+        std::fs::write(&temporary, content).expect("the folder can be written");
+        std::fs::rename(&temporary, self.home().join(name)).expect("a file can be renamed");
+    }
+
+    /// The names of what is there.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        names_in(&self.home())
+    }
+}
+
+impl Drop for FtpServer {
+    fn drop(&mut self) {
+        // TERM and not KILL, so that the script ends the server. Both fail when it has ended already.
+        let _ = kill_process(Pid::from_child(&self.script), Signal::TERM);
+        let _ = self.script.wait();
+    }
+}
+
+/// The names of what is in a folder.
+pub(crate) fn names_in(folder: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).expect("the folder is there");
+    entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name in UTF-8")).collect()
+}
+
+/// An FTP server, configured as the connection `partner`, and a Dropbox account, configured as `team`.
+pub(crate) struct Partners {
+    pub(crate) ftp: FtpServer,
+    pub(crate) dropbox: Running,
+}
+
+impl Partners {
+    pub(crate) async fn start() -> Self {
+        let ftp = FtpServer::start();
+        let dropbox = Emulator::start(Options::default()).await.expect("the emulator starts");
+        Self { ftp, dropbox }
+    }
+
+    /// The tables of both connections, for the configuration of a host equipped by [`Partners::equip`].
+    pub(crate) fn connections(&self) -> String {
+        self.connections_by(&self.dropbox.url())
+    }
+
+    /// As [`Partners::connections`], with another way to the Dropbox account.
+    pub(crate) fn connections_by(&self, dropbox_url: &str) -> String {
+        format!(
+            r#"
+            [connections.partner]
+            type = "ftp"
+            host = "127.0.0.1"
+            port = {}
+            user = "alice"
+            password = {{ file = "ftp-password" }}
+
+            [connections.team]
+            type = "dropbox"
+            access-token = {{ file = "dropbox-token" }}
+            api-url = "{dropbox_url}"
+            certificate-authority = "dropbox-ca.pem"
+            "#,
+            self.ftp.port
+        )
+    }
+
+    /// A host with the files that the connections refer to.
+    pub(crate) fn equip(&self, host: Builder) -> Builder {
+        host.file("ftp-password", "secret")
+            .file("dropbox-token", Options::default().access_token)
+            .file("dropbox-ca.pem", self.dropbox.ca_pem())
+    }
+
+    /// The names of the files in the root of the Dropbox account.
+    pub(crate) fn stored(&self) -> BTreeSet<String> {
+        self.dropbox.files().into_iter().map(|file| file.path.trim_start_matches('/').to_owned()).collect()
+    }
+}
