@@ -187,15 +187,8 @@ impl Configuration {
             drain_timeout,
             pagemap_scan,
         } = runtime;
-        let HttpSection {
-            listen,
-            open,
-            connections_max,
-            header_timeout,
-            head_bytes_max,
-            body_bytes_max,
-            body_timeout,
-        } = &self.http;
+        let HttpSection { listen, open, connections_max, header_timeout, head_bytes_max, body_bytes_max, body_timeout } =
+            &self.http;
         let AdminSection { listen: admin_listen, open: admin_open } = &self.admin;
         let settings: [(&'static str, &dyn std::fmt::Debug); 20] = [
             ("host.services", services_folder),

@@ -161,8 +161,10 @@ async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
 async fn respond<A: Answer>(
     answer: Arc<A>,
     request: http::Request<Incoming>,
-) -> Result<http::Response<impl http_body::Body<Data = bytes::Bytes, Error = impl std::error::Error + Send + Sync>>, Infallible>
-{
+) -> Result<
+    http::Response<impl http_body::Body<Data = bytes::Bytes, Error = impl std::error::Error + Send + Sync>>,
+    Infallible,
+> {
     let taken_over = request.headers().get(REQUEST_ID).and_then(|value| InvocationId::parse(value.to_str().ok()?));
     let id = taken_over.unwrap_or_else(InvocationId::generate);
     let mut response = answer.answer(request, id.clone()).await;

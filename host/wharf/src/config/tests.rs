@@ -358,7 +358,8 @@ fn a_secret_shows_nowhere_in_debug_output() {
 fn settings_for_the_next_start_are_named_when_they_change() {
     let place = Place::new();
     let started = place.load("[host]\nlog = 'info'").unwrap();
-    let now = place.load("[host]\nlog = 'debug'\negress-allow = ['10.0.0.0/8']\n[http]\nlisten = '127.0.0.1:1'").unwrap();
+    let now =
+        place.load("[host]\nlog = 'debug'\negress-allow = ['10.0.0.0/8']\n[http]\nlisten = '127.0.0.1:1'").unwrap();
     assert_eq!(now.waiting_for_restart(&started), ["host.log", "http.listen"]);
     assert_eq!(started.waiting_for_restart(&started), [""; 0]);
 }
