@@ -77,7 +77,11 @@ impl Preparation {
         cache: CodeCache,
         compilations_max: usize,
     ) -> Result<Self, rayon::ThreadPoolBuildError> {
+        // One processor is left to those who serve, for the reason that the slow lane has: a compiler that loses its
+        // processor inside the kernel's lock on the memory map makes every instance wait.
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let compiler_threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(processors.saturating_sub(1).max(1))
             .thread_name(|index| format!("compiler-{index}"))
             .start_handler(|_| lower_priority_of_this_thread(COMPILER_NICENESS))
             .build()?;
