@@ -118,5 +118,5 @@ fn the_documented_limits_are_those_of_the_program() {
             checked += 1;
         }
     }
-    assert!(checked > 20, "found only {checked} limits");
+    assert!(checked >= 20, "found only {checked} limits");
 }
