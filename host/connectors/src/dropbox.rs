@@ -5,15 +5,19 @@
 
 mod account;
 mod call;
+mod commit;
 mod download;
 mod failure;
 mod hash;
 mod pace;
+mod parts;
+mod session;
 mod token;
 mod upload;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -30,8 +34,10 @@ use crate::http::client::Client;
 use crate::path::RemotePath;
 
 use call::Caller;
+use commit::Commits;
 use failure::{Call, Failure};
-use pace::Pace;
+use pace::{Pace, TRIES_MAX, WAIT_BUDGET};
+use parts::Memory;
 use token::Tokens;
 use upload::Upload;
 use wire::{Changed, Kind, Listing, Metadata as WireMetadata, write_path};
@@ -44,6 +50,10 @@ const PAGE_ENTRIES: u32 = 500;
 
 /// Pages without an entry that a listing bears in a row. Dropbox sends such pages, but not without end.
 const EMPTY_PAGES_MAX: u32 = 100;
+
+/// The most of one upload that is in memory, unless it is configured: enough to fill a fast line while answers are
+/// on their way, and little beside what a host has. Dropbox takes 150 MiB in one request at most.
+const WINDOW_BYTES: u64 = 48 * 1024 * 1024;
 
 /// The settings of a connection of type `dropbox`.
 #[derive(Debug, Clone)]
@@ -60,6 +70,13 @@ pub struct Config {
     pub certificate_authority: Option<Vec<u8>>,
     /// What the host calls itself; its name and version when absent.
     pub user_agent: Option<String>,
+    /// Tries of one call, the first included, when Dropbox asks for a wait.
+    pub tries_max: u32,
+    /// All waits of one call together.
+    pub wait_budget: Duration,
+    /// The most of one upload that is in memory, in bytes: three parts at once, or two where its size is not known,
+    /// each a multiple of 4 MiB.
+    pub window_bytes: u64,
 }
 
 /// How the host logs in to Dropbox.
@@ -94,6 +111,9 @@ impl Config {
             token_url: url("https://api.dropboxapi.com/oauth2/token")?,
             certificate_authority: None,
             user_agent: None,
+            tries_max: TRIES_MAX,
+            wait_budget: WAIT_BUDGET,
+            window_bytes: WINDOW_BYTES,
         })
     }
 }
@@ -116,7 +136,10 @@ impl Dropbox {
         let caller = Caller {
             client,
             tokens,
-            pace: Pace::default(),
+            pace: Pace::new(config.tries_max, config.wait_budget),
+            commits: Commits::new(),
+            memory: Memory::new(),
+            window_bytes: config.window_bytes,
             api_url: folder(checked(config.api_url, "api-url")?),
             content_url: folder(checked(config.content_url, "content-url")?),
         };

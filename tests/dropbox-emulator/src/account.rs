@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::store::Namespace;
 use crate::store::content::Quota;
+use crate::store::sessions::Sessions;
 
 /// The number of the account's root and home namespace.
 pub(crate) const ROOT_NAMESPACE: &str = "1234567890";
@@ -17,6 +18,7 @@ pub(crate) const ACCOUNT_ID: &str = "dbid:AAH4f99T0taONIb-OurWxbNQ6ywGRopQngc";
 
 pub(crate) struct Account {
     namespace: Mutex<Namespace>,
+    sessions: Mutex<Sessions>,
     quota: Arc<Quota>,
     /// Entries of a page when the request has no limit.
     pub(crate) page_entries: usize,
@@ -24,11 +26,20 @@ pub(crate) struct Account {
 
 impl Account {
     pub(crate) fn new(max_bytes: u64, page_entries: usize) -> Self {
-        Self { namespace: Mutex::new(Namespace::new()), quota: Quota::new(max_bytes), page_entries }
+        Self {
+            namespace: Mutex::new(Namespace::new()),
+            sessions: Mutex::default(),
+            quota: Quota::new(max_bytes),
+            page_entries,
+        }
     }
 
     pub(crate) fn namespace(&self) -> MutexGuard<'_, Namespace> {
         lock(&self.namespace)
+    }
+
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        lock(&self.sessions)
     }
 
     pub(crate) fn quota(&self) -> &Arc<Quota> {

@@ -69,6 +69,27 @@ impl Fields {
         }
     }
 
+    pub(crate) fn required_integer(&mut self, name: &str, least: u64, most: u64) -> Result<u64, Failure> {
+        let missing = Failure::BadInput(format!("{}: missing required field '{name}'", self.source));
+        self.integer(name, least, most)?.ok_or(missing)
+    }
+
+    /// A structure within this one.
+    pub(crate) fn structure(&mut self, name: &str) -> Result<Self, Failure> {
+        let missing = Failure::BadInput(format!("{}: missing required field '{name}'", self.source));
+        Self::new(self.source, self.take(name).ok_or(missing)?)
+    }
+
+    /// A list of structures within this one, never an empty one.
+    pub(crate) fn structures(&mut self, name: &str, most: usize) -> Result<Vec<Self>, Failure> {
+        match self.take(name) {
+            Some(Value::Array(values)) if (1..=most).contains(&values.len()) => {
+                values.into_iter().map(|value| Self::new(self.source, value)).collect()
+            }
+            _ => Err(self.bad(name, &format!("expected a list of 1 to {most} elements"))),
+        }
+    }
+
     pub(crate) fn timestamp(&mut self, name: &str) -> Result<Option<Timestamp>, Failure> {
         let Some(text) = self.optional_string(name)? else {
             return Ok(None);

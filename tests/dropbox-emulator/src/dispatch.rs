@@ -4,6 +4,7 @@
 //! accepted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +14,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::account::{Account, ROOT_NAMESPACE, root_info};
 use crate::control;
@@ -48,9 +50,46 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-dropbox-request-id");
 /// Everything a request can touch.
 pub(crate) struct Emulation {
     pub(crate) account: Account,
+    pub(crate) turns: Turns,
     pub(crate) tokens: Tokens,
     pub(crate) faults: Faults,
     pub(crate) log: Arc<RequestLog>,
+}
+
+/// The lock of the namespace, which Dropbox gives to one change at a time.
+pub(crate) struct Turns {
+    lock: Semaphore,
+    change_time: Duration,
+    waiting: AtomicUsize,
+    waiting_max: usize,
+}
+
+impl Turns {
+    pub(crate) fn new(change_time: Duration, waiting_max: usize) -> Self {
+        Self { lock: Semaphore::new(1), change_time, waiting: AtomicUsize::new(0), waiting_max }
+    }
+
+    /// Waits for the lock and for as long as a change takes; false when too many wait already.
+    async fn take(&self) -> bool {
+        if self.change_time.is_zero() {
+            return true;
+        }
+        /// Counts itself among those that wait, until it is dropped.
+        struct Place<'a>(&'a AtomicUsize);
+        impl Drop for Place<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _place = Place(&self.waiting);
+        if before > self.waiting_max {
+            return false;
+        }
+        let Ok(_lock) = self.lock.acquire().await else { return false };
+        tokio::time::sleep(self.change_time).await;
+        true
+    }
 }
 
 /// The connection ends without an answer.
@@ -116,7 +155,7 @@ impl Emulation {
         }
         let mut reply = match target {
             Target::Token => self.token(parts, body).await?,
-            Target::Api(route) => match self.call(route, parts, body).await? {
+            Target::Api(route) => match self.call(route, fault, parts, body).await? {
                 Ok(reply) => reply,
                 Err(failure) => {
                     body.discard().await?;
@@ -125,7 +164,7 @@ impl Emulation {
             },
         };
         match fault {
-            Some(FaultKind::DropAfterCommit) => return Err(Dropped),
+            Some(FaultKind::DropAfterCommit | FaultKind::KeepPartOfContent { .. }) => return Err(Dropped),
             Some(fault) => fault.spoil(&mut reply),
             None => {}
         }
@@ -148,16 +187,21 @@ impl Emulation {
     async fn call(
         &self,
         route: &Route,
+        fault: Option<&FaultKind>,
         parts: &Parts,
         body: &mut RequestBody,
     ) -> Result<Result<Reply, Failure>, Dropped> {
         if let Err(failure) = self.admit(route, parts) {
             return Ok(Err(failure));
         }
-        let call = |(source, argument)| Call { account: &self.account, headers: &parts.headers, source, argument };
+        let call =
+            |(source, argument)| Call { account: &self.account, headers: &parts.headers, fault, source, argument };
         Ok(match route.handler {
             Handler::Rpc(handler) => {
                 let argument = body.read_argument().await?;
+                if !self.turn_of(route).await {
+                    return Ok(Err(turned_away(route)));
+                }
                 body_argument(argument).and_then(|argument| handler(&call(argument)).map(Reply::json))
             }
             Handler::Download(handler) => {
@@ -170,11 +214,19 @@ impl Emulation {
                     Err(failure) => return Ok(Err(failure)),
                 };
                 let content = body.read_content(&self.account).await?;
+                if !self.turn_of(route).await {
+                    return Ok(Err(turned_away(route)));
+                }
                 content
                     .map_err(|problem| problem.failure(route))
                     .and_then(|content| handler(&call(argument), content).map(Reply::json))
             }
         })
+    }
+
+    async fn turn_of(&self, route: &Route) -> bool {
+        let changes = route.write_failure.is_some() || route.name == routes::FINISH_BATCH_ROUTE;
+        !changes || self.turns.take().await
     }
 
     /// What every API route checks before it looks at its argument.
@@ -207,6 +259,13 @@ impl Emulation {
             }
             _ => Ok(()),
         }
+    }
+}
+
+fn turned_away(route: &Route) -> Failure {
+    match route.write_failure {
+        Some(failure) => failure(WriteError::TooManyWriteOperations),
+        None => Failure::endpoint(&["too_many_write_operations"]),
     }
 }
 

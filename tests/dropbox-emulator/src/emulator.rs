@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use crate::account::Account;
-use crate::dispatch::Emulation;
+use crate::dispatch::{Emulation, Turns};
 use crate::faults::{Fault, FaultError, Faults};
 use crate::oauth::{Application, Tokens};
 use crate::request_log::{RequestLog, RequestRecord};
@@ -43,12 +43,17 @@ pub struct Options {
     pub access_token: String,
     /// How long an access token from the token route is valid, in whole seconds.
     pub access_token_lifetime: Duration,
+    /// How long a change holds the lock of the namespace, which Dropbox gives to one call at a time. With zero there is
+    /// no lock.
+    pub change_time: Duration,
+    /// Changes that may wait for the lock; further ones are refused with `too_many_write_operations`.
+    pub changes_waiting_max: usize,
     /// Entries per page of a listing whose request has no limit. Small values make clients page.
     pub page_entries: usize,
 }
 
 impl Default for Options {
-    /// A free port on 127.0.0.1, 2 GiB, tokens valid for four hours, pages of 500 entries.
+    /// A free port on 127.0.0.1, 2 GiB, tokens valid for four hours, no lock, pages of 500 entries.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -59,6 +64,8 @@ impl Default for Options {
             authorization_code: "emulator-authorization-code".into(),
             access_token: "emulator-access-token".into(),
             access_token_lifetime: Duration::from_secs(4 * 60 * 60),
+            change_time: Duration::ZERO,
+            changes_waiting_max: 2,
             page_entries: 500,
         }
     }
@@ -130,6 +137,7 @@ impl Emulator {
         };
         let emulation = Arc::new(Emulation {
             account: Account::new(options.max_bytes, options.page_entries.max(1)),
+            turns: Turns::new(options.change_time, options.changes_waiting_max),
             tokens: Tokens::new(application, options.access_token),
             faults: Faults::default(),
             log: Arc::new(RequestLog::default()),
@@ -204,6 +212,12 @@ impl Running {
             return false;
         };
         self.emulation.account.namespace().delete(&Locator::Path(path), None).is_ok()
+    }
+
+    /// Upload sessions that were neither committed nor given up.
+    #[must_use]
+    pub fn open_sessions(&self) -> usize {
+        self.emulation.account.sessions().len()
     }
 
     /// The requests answered so far, oldest first; the last ten thousand.

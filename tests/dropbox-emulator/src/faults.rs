@@ -66,7 +66,8 @@ pub enum FaultKind {
     },
     /// 429 with a plain text body and nothing that says how long to wait.
     RateLimitBare,
-    /// 409 `too_many_write_operations`, in the shape of the route's own error. Write routes only.
+    /// 409 `too_many_write_operations`, in the shape of the route's own error; in the answer of a batch, as the failure
+    /// of each entry. Write routes only.
     TooManyWriteOperations,
     /// 409 `insufficient_space`, in the shape of the route's own error. Write routes only.
     InsufficientSpace,
@@ -86,6 +87,12 @@ pub enum FaultKind {
     DropBeforeEffect,
     /// The request takes effect, but the connection is closed instead of an answer.
     DropAfterCommit,
+    /// Only so many bytes of the content are taken, and the connection is closed instead of an answer. Only
+    /// `files/upload_session/append_v2`.
+    KeepPartOfContent {
+        /// From the beginning of the request's content.
+        bytes: u64,
+    },
     /// The connection breaks after this many bytes of content, or one short of the end if the content is no longer than
     /// that. Empty content arrives whole. Download routes only.
     CutDownload {
@@ -202,6 +209,7 @@ impl FaultKind {
             Self::ResetCursor => "reset_cursor",
             Self::DropBeforeEffect => "drop_before_effect",
             Self::DropAfterCommit => "drop_after_commit",
+            Self::KeepPartOfContent { .. } => "keep_part_of_content",
             Self::CutDownload { .. } => "cut_download",
             Self::CorruptDownload => "corrupt_download",
             Self::WrongContentHash => "wrong_content_hash",
@@ -211,9 +219,11 @@ impl FaultKind {
 
     fn can_strike(&self, target: Target) -> bool {
         match (self, target) {
+            (Self::TooManyWriteOperations, Target::Api(route)) if route.name == routes::FINISH_BATCH_ROUTE => true,
             (Self::TooManyWriteOperations | Self::InsufficientSpace, Target::Api(route)) => {
                 route.write_failure.is_some()
             }
+            (Self::KeepPartOfContent { .. }, Target::Api(route)) => route.name == routes::APPEND_ROUTE,
             (Self::CutDownload { .. } | Self::CorruptDownload, Target::Api(route)) => {
                 matches!(route.handler, Handler::Download(_))
             }
@@ -262,6 +272,7 @@ impl FaultKind {
             Self::ResetCursor => Some(Failure::endpoint(&["reset"]).into_reply(target.name())),
             Self::DropBeforeEffect
             | Self::DropAfterCommit
+            | Self::KeepPartOfContent { .. }
             | Self::CutDownload { .. }
             | Self::CorruptDownload
             | Self::WrongContentHash

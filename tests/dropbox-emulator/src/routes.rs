@@ -6,6 +6,7 @@
 mod files_read;
 mod files_write;
 mod list_folder;
+mod upload_session;
 mod users;
 
 use std::sync::Arc;
@@ -15,12 +16,19 @@ use serde_json::Value;
 
 use crate::account::Account;
 use crate::argument::Fields;
+use crate::faults::FaultKind;
 use crate::reply::{Failure, Reply};
 use crate::store::content::Content;
 use crate::store::{LookupError, WriteError};
 
 /// The one route that takes a cursor.
 pub(crate) const CONTINUE_ROUTE: &str = "files/list_folder/continue";
+
+/// The one route whose content may be kept in part.
+pub(crate) const APPEND_ROUTE: &str = "files/upload_session/append_v2";
+
+/// The route that reports write errors for each of its entries.
+pub(crate) const FINISH_BATCH_ROUTE: &str = "files/upload_session/finish_batch_v2";
 
 /// One API function.
 pub(crate) struct Route {
@@ -45,6 +53,8 @@ pub(crate) enum Handler {
 pub(crate) struct Call<'request> {
     pub(crate) account: &'request Account,
     pub(crate) headers: &'request HeaderMap,
+    /// The fault that strikes this call, for those that change what a handler does.
+    pub(crate) fault: Option<&'request FaultKind>,
     /// Where the argument came from, as Dropbox's messages name it.
     pub(crate) source: &'static str,
     /// The argument; null if there was none.
@@ -65,7 +75,7 @@ impl Call<'_> {
     }
 }
 
-static ROUTES: [Route; 13] = [
+static ROUTES: &[Route] = &[
     read("check/user", Handler::Rpc(users::check_user)),
     write("files/copy_v2", Handler::Rpc(files_write::copy), files_write::relocation_write_failure),
     write("files/create_folder_v2", Handler::Rpc(files_write::create_folder), files_write::create_folder_failure),
@@ -77,6 +87,12 @@ static ROUTES: [Route; 13] = [
     read("files/list_folder/get_latest_cursor", Handler::Rpc(list_folder::get_latest_cursor)),
     write("files/move_v2", Handler::Rpc(files_write::relocate), files_write::relocation_write_failure),
     write("files/upload", Handler::Upload(files_write::upload), files_write::upload_write_failure),
+    read("files/upload_session/append_batch", Handler::Upload(upload_session::append_batch)),
+    read(APPEND_ROUTE, Handler::Upload(upload_session::append)),
+    write("files/upload_session/finish", Handler::Upload(upload_session::finish), upload_session::finish_write_failure),
+    read(FINISH_BATCH_ROUTE, Handler::Rpc(upload_session::finish_batch)),
+    read("files/upload_session/start", Handler::Upload(upload_session::start)),
+    read("files/upload_session/start_batch", Handler::Rpc(upload_session::start_batch)),
     read("users/get_current_account", Handler::Rpc(users::get_current_account)),
     read("users/get_space_usage", Handler::Rpc(users::get_space_usage)),
 ];

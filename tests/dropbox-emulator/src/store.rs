@@ -7,6 +7,7 @@ pub(crate) mod content;
 pub(crate) mod listing;
 pub(crate) mod metadata;
 pub(crate) mod path;
+pub(crate) mod sessions;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

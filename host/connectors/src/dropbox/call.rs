@@ -3,6 +3,7 @@
 //! A call is tried again when Dropbox asks for a wait, and once when its token has expired; nothing else is repeated
 //! here. Knows no route's arguments and no file.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderValue, Method, StatusCode, header};
@@ -13,8 +14,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use super::commit::Commits;
 use super::failure::{Call, Failure, Problem, Refused, classify, presentable_id};
 use super::pace::{OutOfPatience, Pace};
+use super::parts::Memory;
 use super::token::Tokens;
 use super::wire::header_json;
 use crate::error::{Error, ErrorKind};
@@ -31,6 +34,10 @@ pub(super) struct Caller {
     pub(super) client: Client,
     pub(super) tokens: Tokens,
     pub(super) pace: Pace,
+    pub(super) commits: Arc<Commits>,
+    pub(super) memory: Memory,
+    /// The most of one upload that is in memory.
+    pub(super) window_bytes: u64,
     pub(super) api_url: Url,
     pub(super) content_url: Url,
 }

@@ -42,6 +42,8 @@ pub(super) struct Refusal {
     /// From the outermost to the innermost, such as `path/conflict/file`.
     pub(super) tags: String,
     message: String,
+    /// Where an upload session stands, when a cursor did not fit.
+    correct_offset: Option<u64>,
 }
 
 /// A call that failed for good.
@@ -58,6 +60,24 @@ impl Failure {
     pub(super) fn is(&self, tags: &str) -> bool {
         let Self::Refused(refusal) = self else { return false };
         refusal.tags.strip_prefix(tags).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Whether there was no answer: it may have been done.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::Other(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Timeout))
+    }
+
+    /// Whether there was no connection, or one that led elsewhere. Waits that were too long are not meant.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::Other(error) if error.kind() == ErrorKind::Unavailable && error.retry_after().is_none())
+    }
+
+    /// Where an upload session stands, when it was not where the call said.
+    pub(super) fn correct_offset(&self) -> Option<u64> {
+        match self {
+            Self::Refused(refusal) => refusal.correct_offset,
+            Self::Other(_) => None,
+        }
     }
 
     /// The error, with another kind than the tags alone suggest.
@@ -173,7 +193,8 @@ pub(super) fn classify(call: &Call<'_>, refused: &Refused<'_>) -> Problem {
             let said = json.user_message.get("text").and_then(Value::as_str).map(presentable);
             let said = said.map(|text| format!(" ({text})")).unwrap_or_default();
             let message = format!("{route} of {subject}: {meaning}{said} ({tags}, request {request})");
-            Problem::Final(Failure::Refused(Refusal { tags, message }))
+            let correct_offset = correct_offset(&json.error);
+            Problem::Final(Failure::Refused(Refusal { tags, message, correct_offset }))
         }
         422 => error(ErrorKind::Invalid, "Dropbox does not accept the path root of the account").into(),
         429 => busy(ErrorKind::RateLimited, "too many calls to this account; try again later"),
@@ -192,6 +213,19 @@ pub(super) fn classify(call: &Call<'_>, refused: &Refused<'_>) -> Problem {
         )
         .into(),
     }
+}
+
+/// The refusal of one entry of a batch, by the union that stands in place of its result.
+pub(super) fn refused_entry(route: &str, subject: &str, error: &Value) -> Failure {
+    let tags = tags(error);
+    let (_, meaning) = judge(&tags);
+    let message = format!("{route} of {subject}: {meaning} ({tags})");
+    Failure::Refused(Refusal { tags, message, correct_offset: correct_offset(error) })
+}
+
+fn correct_offset(error: &Value) -> Option<u64> {
+    let session = error.get("lookup_failed").unwrap_or(error);
+    session.get("correct_offset").and_then(Value::as_u64)
 }
 
 /// The tags of an error union from the outside in, joined by `/`. A union's value is under its own tag's name, or
@@ -266,6 +300,12 @@ fn judge(tags: &str) -> (ErrorKind, &'static str) {
             | "cant_move_into_family"
             | "duplicated_or_nested_paths" => (ErrorKind::Unsupported, "Dropbox does not move such a folder there"),
             "cant_transfer_ownership" => (ErrorKind::Denied, "it would change the owner"),
+            "incorrect_offset" | "closed" | "not_closed" => {
+                (ErrorKind::Interrupted, "Dropbox lost its place in the upload; upload it again")
+            }
+            "too_many_write_operations" => {
+                (ErrorKind::RateLimited, "too many changes to this account at once; try again later")
+            }
             "internal_error" => (ErrorKind::Unavailable, "Dropbox failed; look whether it was done, and try again"),
             _ => continue,
         };

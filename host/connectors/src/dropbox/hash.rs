@@ -8,7 +8,7 @@ use std::fmt::Write;
 use sha2::{Digest, Sha256};
 
 /// The size of a block.
-const BLOCK_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const BLOCK_BYTES: usize = 4 * 1024 * 1024;
 
 /// A content hash in the making.
 pub(super) struct ContentHasher {
@@ -28,23 +28,71 @@ impl ContentHasher {
             self.block.update(now);
             self.filled += now.len();
             if self.filled == BLOCK_BYTES {
-                self.blocks.update(self.block.finalize_reset());
-                self.filled = 0;
+                self.end_block();
             }
             bytes = later;
         }
     }
 
+    fn end_block(&mut self) -> [u8; 32] {
+        let digest = self.block.finalize_reset();
+        self.blocks.update(digest);
+        self.filled = 0;
+        digest.into()
+    }
+
     pub(super) fn finish(mut self) -> String {
         if self.filled > 0 {
-            self.blocks.update(self.block.finalize());
+            self.end_block();
         }
-        self.blocks.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a string does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hexadecimal(&self.blocks.finalize())
     }
+}
+
+/// The content hashes of content and of each of its parts, all but the last of which have whole blocks: every byte is
+/// hashed once.
+pub(super) struct PartHasher {
+    whole: ContentHasher,
+    part: Sha256,
+}
+
+impl PartHasher {
+    pub(super) fn new() -> Self {
+        Self { whole: ContentHasher::new(), part: Sha256::new() }
+    }
+
+    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.whole.filled));
+            self.whole.block.update(now);
+            self.whole.filled += now.len();
+            if self.whole.filled == BLOCK_BYTES {
+                self.part.update(self.whole.end_block());
+            }
+            bytes = later;
+        }
+    }
+
+    /// The hash of what came since the last part ended. A part that ends within a block must be the last one.
+    pub(super) fn end_part(&mut self) -> String {
+        if self.whole.filled > 0 {
+            self.part.update(self.whole.end_block());
+        }
+        hexadecimal(&self.part.finalize_reset())
+    }
+
+    /// The hash of everything.
+    pub(super) fn finish(self) -> String {
+        self.whole.finish()
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]
@@ -70,5 +118,18 @@ mod tests {
         let block_and_one = "14a4d47f23a30177885d9820122f17d2d3a55fe63f7f5c27b95f689e0b2accd6";
         assert_eq!(hash([vec![0; BLOCK_BYTES + 1]]), block_and_one);
         assert_eq!(hash([vec![0; BLOCK_BYTES - 1], vec![0; 2]]), block_and_one);
+    }
+
+    #[test]
+    fn parts_and_the_whole_have_the_hashes_that_they_have_alone() {
+        let mut hasher = PartHasher::new();
+        let parts = [vec![1; 2 * BLOCK_BYTES], vec![2; BLOCK_BYTES], vec![3; 17]];
+        for part in &parts {
+            part.chunks(1_000_003).for_each(|chunk| hasher.update(chunk));
+            assert_eq!(hasher.end_part(), hash([part.clone()]));
+        }
+        assert_eq!(hasher.finish(), hash(parts));
+        assert_eq!(PartHasher::new().end_part(), hash([]));
+        assert_eq!(PartHasher::new().finish(), hash([]));
     }
 }

@@ -9,11 +9,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// All waits of one operation together: shorter than the 30 s that a caller waits by default, so that it learns why.
+/// All waits of one operation together, unless it is configured: shorter than the 30 s that a caller waits by default,
+/// so that it learns why.
 pub(super) const WAIT_BUDGET: Duration = Duration::from_secs(20);
 
-/// Tries of one operation, the first included: with the waits below, about as many as fit into the budget.
-const TRIES_MAX: u32 = 5;
+/// Tries of one operation, the first included, unless it is configured: with the waits below, about as many as fit
+/// into the budget.
+pub(super) const TRIES_MAX: u32 = 5;
+
+/// The backoff is doubled no more often than this: half a minute is longer than any lock is held.
+const DOUBLINGS_MAX: u32 = 6;
 
 /// The wait before the second try where Dropbox asks for none, doubled each time: a lock on a folder is held for about
 /// as long as a change takes.
@@ -23,9 +28,11 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const SPREAD: Duration = Duration::from_millis(250);
 
 /// The pace of one account.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pace {
     resume: Mutex<Option<Instant>>,
+    tries_max: u32,
+    wait_budget: Duration,
 }
 
 /// What one operation has left of its tries and its time.
@@ -41,6 +48,16 @@ pub(super) struct Patience<'a> {
 pub(super) struct OutOfPatience(pub(super) Duration);
 
 impl Pace {
+    /// At most so many tries of one operation, the first included, and so much waiting.
+    pub(super) fn new(tries_max: u32, wait_budget: Duration) -> Self {
+        Self { resume: Mutex::default(), tries_max: tries_max.max(1), wait_budget }
+    }
+
+    /// A jittered pause of one operation before it does something again that was lost. Others go on.
+    pub(super) async fn pause_between(&self, times: u32) {
+        tokio::time::sleep(backoff(times.saturating_sub(1))).await;
+    }
+
     pub(super) fn patience(&self) -> Patience<'_> {
         Patience { pace: self, waited: Duration::ZERO, tries: 0 }
     }
@@ -65,7 +82,7 @@ impl Patience<'_> {
             if remaining.is_zero() {
                 return Ok(());
             }
-            if self.waited + remaining > WAIT_BUDGET {
+            if self.waited + remaining > self.pace.wait_budget {
                 return Err(OutOfPatience(remaining));
             }
             let wait = remaining + SPREAD.mul_f64(rand::random());
@@ -76,18 +93,20 @@ impl Patience<'_> {
 
     /// Notes that the account must not be called for a while, and whether this operation may wait for that.
     pub(super) fn told_to_wait(&mut self, asked: Option<Duration>) -> Result<(), OutOfPatience> {
-        // Half of the wait is certain, so that it helps; half is chance, so that those who met part ways.
-        let wait = asked.filter(|asked| !asked.is_zero()).unwrap_or_else(|| {
-            let longest = BACKOFF_FIRST * 2_u32.pow(self.tries.min(TRIES_MAX));
-            longest.mul_f64(0.5 + 0.5 * rand::random::<f64>())
-        });
+        let wait = asked.filter(|asked| !asked.is_zero()).unwrap_or_else(|| backoff(self.tries));
         self.pace.pause(wait);
         self.tries += 1;
-        if self.tries >= TRIES_MAX || self.waited + wait > WAIT_BUDGET {
+        if self.tries >= self.pace.tries_max || self.waited + wait > self.pace.wait_budget {
             return Err(OutOfPatience(wait));
         }
         Ok(())
     }
+}
+
+/// Half of the wait is certain, so that it helps; half is chance, so that those who met part ways.
+fn backoff(doublings: u32) -> Duration {
+    let longest = BACKOFF_FIRST * 2_u32.pow(doublings.min(DOUBLINGS_MAX));
+    longest.mul_f64(0.5 + 0.5 * rand::random::<f64>())
 }
 
 #[cfg(test)]
@@ -96,7 +115,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn when_one_operation_is_told_to_wait_the_others_wait_too() {
-        let pace = Pace::default();
+        let pace = Pace::new(TRIES_MAX, WAIT_BUDGET);
         assert_eq!(pace.patience().told_to_wait(Some(Duration::from_secs(3))), Ok(()));
         let started = Instant::now();
         assert_eq!(pace.patience().turn().await, Ok(()));
@@ -107,7 +126,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_beyond_the_budget_is_not_begun() {
-        let pace = Pace::default();
+        let pace = Pace::new(TRIES_MAX, WAIT_BUDGET);
         let long = WAIT_BUDGET + Duration::from_secs(1);
         assert_eq!(pace.patience().told_to_wait(Some(long)), Err(OutOfPatience(long)));
         let started = Instant::now();
@@ -117,7 +136,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_account_that_stays_busy_ends_an_operation_within_its_budget() {
-        let pace = Pace::default();
+        let pace = Pace::new(TRIES_MAX, WAIT_BUDGET);
         let started = Instant::now();
         let mut patience = pace.patience();
         let mut tries = 1;

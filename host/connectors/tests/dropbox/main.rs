@@ -6,6 +6,7 @@ mod calls;
 mod emulated;
 mod listings;
 mod scripted;
+mod sessions;
 mod transfers;
 
 use std::sync::Arc;

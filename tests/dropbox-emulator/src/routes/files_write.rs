@@ -5,12 +5,26 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Call, LookupError};
+use crate::argument::{Fields, PathArgument};
 use crate::reply::{Failure, tagged};
 use crate::store::content::{Content, lower_hex};
 use crate::store::{Commit, DeleteError, Relocation, RelocationError, WriteError, WriteMode};
 
 pub(super) fn upload(call: &Call<'_>, content: Arc<Content>) -> Result<Value, Failure> {
     let mut fields = call.fields()?;
+    let (path, commit) = commit_of(&mut fields)?;
+    let expected_hash = fields.content_hash("content_hash")?;
+    fields.finish()?;
+    if expected_hash.is_some_and(|hash| hash != content.hash()) {
+        return Err(Failure::endpoint(&["content_hash_mismatch"]));
+    }
+    let path = path.map_err(|error| upload_write_failure(error.into()))?;
+    let written = call.account.namespace().write(&path, &commit, content).map_err(upload_write_failure)?;
+    Ok(written.to_json())
+}
+
+/// files.stone: CommitInfo.
+pub(super) fn commit_of(fields: &mut Fields) -> Result<(PathArgument, Commit), Failure> {
     fields.ignore(&["mute", "property_groups"]);
     let path = fields.write_path("path")?;
     let mode = match fields.union("mode")? {
@@ -23,14 +37,7 @@ pub(super) fn upload(call: &Call<'_>, content: Arc<Content>) -> Result<Value, Fa
         strict_conflict: fields.boolean("strict_conflict", false)?,
         client_modified: fields.timestamp("client_modified")?,
     };
-    let expected_hash = fields.content_hash("content_hash")?;
-    fields.finish()?;
-    if expected_hash.is_some_and(|hash| hash != content.hash()) {
-        return Err(Failure::endpoint(&["content_hash_mismatch"]));
-    }
-    let path = path.map_err(|error| upload_write_failure(error.into()))?;
-    let written = call.account.namespace().write(&path, &commit, content).map_err(upload_write_failure)?;
-    Ok(written.to_json())
+    Ok((path, commit))
 }
 
 fn write_mode(tag: &str, value: Option<Value>) -> Option<WriteMode> {

@@ -28,7 +28,7 @@ pub fn content_hash(bytes: &[u8]) -> String {
 struct ContentHasher {
     block: Sha256,
     block_bytes: usize,
-    digests: Sha256,
+    digests: Vec<[u8; 32]>,
 }
 
 impl ContentHasher {
@@ -46,16 +46,25 @@ impl ContentHasher {
     }
 
     fn close_block(&mut self) {
-        self.digests.update(self.block.finalize_reset());
+        self.digests.push(self.block.finalize_reset().into());
         self.block_bytes = 0;
     }
 
-    fn finish(mut self) -> String {
+    /// The digests of the blocks, the last of which may be a short one.
+    fn into_digests(mut self) -> Vec<[u8; 32]> {
         if self.block_bytes > 0 {
             self.close_block();
         }
-        lower_hex(&self.digests.finalize())
+        self.digests
     }
+
+    fn finish(self) -> String {
+        hash_of_digests(&self.into_digests())
+    }
+}
+
+fn hash_of_digests(digests: &[[u8; 32]]) -> String {
+    lower_hex(&Sha256::digest(digests.as_flattened()))
 }
 
 /// `bytes` in lower-case hexadecimal.
@@ -124,11 +133,35 @@ impl Drop for Reservation {
 pub(crate) struct Content {
     blocks: Vec<Bytes>,
     size: u64,
+    digests: Vec<[u8; 32]>,
     hash: String,
-    _reservation: Reservation,
+    reservations: Vec<Arc<Reservation>>,
 }
 
 impl Content {
+    /// The contents one after the other, sharing their bytes. Nothing is hashed again as long as all but the last end
+    /// with a block of the content hash.
+    pub(crate) fn join(parts: &[Arc<Self>]) -> Arc<Self> {
+        let blocks: Vec<Bytes> = parts.iter().flat_map(|part| part.blocks.iter().cloned()).collect();
+        let aligned = parts.split_last().is_none_or(|(_, all_but_last)| {
+            all_but_last.iter().all(|part| part.size.is_multiple_of(HASH_BLOCK_BYTES as u64))
+        });
+        let digests = if aligned {
+            parts.iter().flat_map(|part| part.digests.iter().copied()).collect()
+        } else {
+            let mut hasher = ContentHasher::default();
+            blocks.iter().for_each(|block| hasher.update(block));
+            hasher.into_digests()
+        };
+        Arc::new(Self {
+            size: parts.iter().map(|part| part.size).sum(),
+            hash: hash_of_digests(&digests),
+            digests,
+            blocks,
+            reservations: parts.iter().flat_map(|part| part.reservations.iter().cloned()).collect(),
+        })
+    }
+
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
@@ -189,7 +222,15 @@ impl ContentWriter {
             self.last.extend_from_slice(now);
             bytes = later;
             if self.last.len() == STORAGE_BLOCK_BYTES {
-                self.blocks.push(std::mem::take(&mut self.last).freeze());
+                // Sparse and repeating content, of which tests have gigabytes, is held once.
+                match self.blocks.last().filter(|previous| **previous == self.last) {
+                    Some(same) => {
+                        let same = same.clone();
+                        self.last.clear();
+                        self.blocks.push(same);
+                    }
+                    None => self.blocks.push(std::mem::take(&mut self.last).freeze()),
+                }
             }
         }
         Ok(())
@@ -200,11 +241,13 @@ impl ContentWriter {
             self.blocks.push(self.last.freeze());
         }
         self.blocks.shrink_to_fit();
+        let digests = self.hasher.into_digests();
         Arc::new(Content {
             blocks: self.blocks,
             size: self.size,
-            hash: self.hasher.finish(),
-            _reservation: self.reservation,
+            hash: hash_of_digests(&digests),
+            digests,
+            reservations: vec![Arc::new(self.reservation)],
         })
     }
 }
