@@ -1,4 +1,4 @@
-//! Bytes to and from remote places: local folders, FTP, Dropbox, HTTP origins.
+//! Bytes to and from remote places: local folders, FTP, SFTP, Dropbox, HTTP origins.
 //!
 //! A [`Remote`] is an open handle on one configured connection. What holds for all of them is here, once: the path
 //! jail, the limit of operations at once, the log line. Each protocol is one module behind a private trait.
@@ -12,6 +12,7 @@ mod backend;
 mod temporary;
 pub mod local;
 pub mod ftp;
+pub mod sftp;
 pub mod dropbox;
 pub mod http;
 
@@ -66,12 +67,13 @@ impl Default for Common {
 
 /// A connection's own settings, by protocol.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there is one for each connection of a configuration, for a moment")]
 pub enum Config {
     /// A folder of this machine.
     Local(local::Config),
     /// A server that speaks FTP.
     Ftp(ftp::Config),
+    /// A server that speaks SFTP.
+    Sftp(sftp::Config),
     /// A Dropbox account.
     Dropbox(dropbox::Config),
     /// An HTTP origin.
@@ -108,6 +110,10 @@ impl Remote {
             Config::Ftp(config) => {
                 Protocol::Files { kind: "ftp", backend: Box::new(ftp::Ftp::new(config, &common, Arc::clone(egress))?) }
             }
+            Config::Sftp(config) => Protocol::Files {
+                kind: "sftp",
+                backend: Box::new(sftp::Sftp::new(config, &common, Arc::clone(egress))?),
+            },
             Config::Dropbox(config) => {
                 Protocol::Dropbox(Arc::new(dropbox::Dropbox::new(config, &common, Arc::clone(egress))?))
             }
@@ -122,7 +128,7 @@ impl Remote {
         &self.shared.name
     }
 
-    /// The `type` of the configuration: `local`, `ftp`, `dropbox` or `http`.
+    /// The `type` of the configuration: `local`, `ftp`, `sftp`, `dropbox` or `http`.
     pub fn kind(&self) -> &'static str {
         match &self.shared.protocol {
             Protocol::Files { kind, .. } => kind,

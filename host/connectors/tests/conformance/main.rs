@@ -10,6 +10,7 @@ mod contract;
 mod fake_ftp;
 mod ftp_faults;
 mod local_jail;
+mod openssh;
 mod places;
 mod proftpd;
 
@@ -17,7 +18,7 @@ mod proftpd;
 /// compiler reports.
 macro_rules! promises {
     ($($promise:ident)+) => {
-        promises!(@remotes [local ftp ftp_without_mlsd dropbox] [$($promise)+]);
+        promises!(@remotes [local ftp ftp_without_mlsd sftp dropbox] [$($promise)+]);
     };
     (@remotes [$($remote:ident)+] $promises:tt) => {
         $( promises!(@remote $remote $promises); )+

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use tempfile::TempDir;
 use wharf_connectors::{Common, Config, Egress, ErrorKind, Remote, RemotePath, dropbox, ftp, local};
 
+use crate::openssh::Openssh;
 use crate::proftpd::Proftpd;
 
 /// How many operations the connections allow at once.
@@ -29,6 +30,7 @@ pub(crate) struct Place {
 enum Server {
     Local(TempDir),
     Ftp(Proftpd),
+    Sftp(Openssh),
     Dropbox(Running),
 }
 
@@ -89,6 +91,17 @@ async fn over_ftp(server: Proftpd) -> Place {
     let remote = confined(Config::Ftp(config)).await;
     let folder = Some(server.home().join("wharf/test 1"));
     Place { remote, folder, makes_folders: false, _server: Server::Ftp(server) }
+}
+
+/// The server confines nobody: its paths are those of this machine, and the connection sees to the border.
+pub(crate) async fn sftp() -> Place {
+    let server = Openssh::start(&[]);
+    let folder = server.home().join("wharf/test 1");
+    std::fs::create_dir_all(&folder).unwrap();
+    let root = RemotePath::parse(folder.to_str().unwrap()).unwrap();
+    let config = Config::Sftp(server.config());
+    let remote = Remote::new("place", Common { root, ..common() }, config, &loopback()).unwrap();
+    Place { remote, folder: Some(folder), makes_folders: false, _server: Server::Sftp(server) }
 }
 
 pub(crate) async fn dropbox() -> Place {

@@ -1,0 +1,467 @@
+//! The files below the root of a connection, over one conversation: what each operation is made of, and the border that
+//! no symbolic link leads across.
+//!
+//! Blocking. Version 3 tells hardly more than "failure": what a refusal means is found out by looking. Content is in
+//! `transfer`.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::client::{Client, Failure, Ticket};
+use super::wire::{Attributes, Name, kind};
+use crate::backend::{Entry, EntryKind, IfExists};
+use crate::error::{Error, ErrorKind};
+use crate::path::RemotePath;
+
+/// Renames onto a file that exists, at once (PROTOCOL of OpenSSH, section 4.3).
+pub(super) const POSIX_RENAME: &str = "posix-rename@openssh.com";
+
+/// Requests for names on their way at once, for a listing that turns out to be long.
+const LISTING_AHEAD_MAX: usize = 16;
+
+/// Names of one listing: far more than a folder that anybody works with, and an end for a server that has none.
+const LISTING_NAMES_MAX: usize = 1_000_000;
+
+/// Names left out of one listing that are told one by one in the log; beyond that only their number is.
+const LEFT_OUT_TOLD_MAX: usize = 5;
+
+/// How long a folder that was found to be below the root is believed to be there. Somebody else can exchange it for a
+/// link at any moment, also right after it was looked at.
+const INSIDE_FOR: Duration = Duration::from_secs(2);
+
+/// Folders that are remembered to be inside.
+const INSIDE_MAX: usize = 1000;
+
+/// The files of one connection, seen over one conversation.
+pub(super) struct Tree {
+    pub(super) client: Client,
+    root: RemotePath,
+    /// Where the root truly is; asked for once.
+    real_root: Option<Bytes>,
+    inside: HashMap<RemotePath, Instant>,
+}
+
+/// What became of a file that was not replaced.
+pub(super) struct NotReplaced {
+    pub(super) failure: Failure,
+    /// It was deleted to make room.
+    pub(super) is_deleted: bool,
+}
+
+/// A path as it goes over the wire.
+pub(super) fn wire_path(path: &RemotePath) -> Bytes {
+    Bytes::copy_from_slice(path.as_str().as_bytes())
+}
+
+impl Tree {
+    pub(super) fn new(client: Client, root: RemotePath) -> Self {
+        Self { client, root, real_root: None, inside: HashMap::new() }
+    }
+
+    /// The smallest real operation.
+    pub(super) fn ping(&mut self) -> Result<(), Error> {
+        let root = self.root.clone();
+        let ticket = self.ask(kind::STAT, &root);
+        self.client.attributes(ticket).map_err(|failure| self.client.error(&format!("look at {root}"), failure))?;
+        Ok(())
+    }
+
+    pub(super) fn is_root(&self, path: &RemotePath) -> bool {
+        *path == self.root
+    }
+
+    /// A request with a path and nothing else.
+    pub(super) fn ask(&mut self, kind: u8, path: &RemotePath) -> Ticket {
+        let path = wire_path(path);
+        self.client.request(kind, |request| request.string(&path))
+    }
+
+    // ---- The border ------------------------------------------------------------------------------------------------
+
+    /// Asks where a path leads, unless that does not matter.
+    pub(super) fn ask_where(&mut self, path: &RemotePath) -> Result<Option<Ticket>, Error> {
+        if self.root.is_root() || self.is_known_inside(path) {
+            return Ok(None);
+        }
+        if self.real_root.is_none() {
+            let root = self.root.clone();
+            let ticket = self.ask(kind::REALPATH, &root);
+            let real = self.client.one_name(ticket);
+            self.real_root = Some(real.map_err(|failure| self.client.error(&format!("find {root}"), failure))?);
+        }
+        Ok(Some(self.ask(kind::REALPATH, path)))
+    }
+
+    /// Takes the answer. What does not exist is inside: the operation itself will tell.
+    pub(super) fn is_inside(&mut self, ticket: Option<Ticket>, path: &RemotePath) -> Result<(), Error> {
+        let Some(ticket) = ticket else { return Ok(()) };
+        let real = match self.client.one_name(ticket) {
+            Ok(real) => real,
+            Err(failure) if failure.is_not_found() => return Ok(()),
+            Err(failure) => return Err(self.client.error(&format!("find {path}"), failure)),
+        };
+        let root = self.real_root.as_deref().unwrap_or_default();
+        let rest = real.strip_prefix(root.strip_suffix(b"/").unwrap_or(root));
+        if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")) || has_parent_steps(&real) {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                format!("a symbolic link on the way to {path} leads out of the root of the connection"),
+            ));
+        }
+        if self.inside.len() >= INSIDE_MAX {
+            self.inside.clear();
+        }
+        self.inside.insert(path.clone(), Instant::now());
+        Ok(())
+    }
+
+    /// Makes sure that a folder is inside before anything in it is changed.
+    pub(super) fn confine(&mut self, folder: &RemotePath) -> Result<(), Error> {
+        let ticket = self.ask_where(folder)?;
+        self.is_inside(ticket, folder)
+    }
+
+    fn is_known_inside(&self, path: &RemotePath) -> bool {
+        self.inside.get(path).is_some_and(|since| since.elapsed() < INSIDE_FOR)
+    }
+
+    /// What an entry was known of the way to it may hold no longer.
+    fn forget(&mut self, path: &RemotePath) {
+        self.inside.retain(|known, _| !known.is_within(path));
+    }
+
+    // ---- Looking ---------------------------------------------------------------------------------------------------
+
+    /// The attributes of what is at a path, a link not followed; `None` when nothing is.
+    pub(super) fn look(&mut self, path: &RemotePath) -> Result<Option<Attributes>, Error> {
+        let folder = path.parent().unwrap_or_else(RemotePath::root);
+        // The root itself lies in a folder that is outside of it.
+        let place = if *path == self.root { None } else { self.ask_where(&folder)? };
+        let ticket = self.ask(kind::LSTAT, path);
+        let inside = self.is_inside(place, &folder);
+        let found = self.client.attributes(ticket);
+        inside?;
+        self.found(found, &format!("look at {path}"))
+    }
+
+    /// Attributes, or that nothing is there.
+    pub(super) fn found(
+        &self,
+        answer: Result<Attributes, Failure>,
+        attempt: &str,
+    ) -> Result<Option<Attributes>, Error> {
+        match answer {
+            Ok(attributes) => Ok(Some(attributes)),
+            Err(failure) if failure.is_not_found() => Ok(None),
+            Err(failure) => Err(self.client.error(attempt, failure)),
+        }
+    }
+
+    /// An entry; the root may be a link itself, and is what it leads to.
+    pub(super) fn stat(&mut self, path: &RemotePath) -> Result<Entry, Error> {
+        if *path == self.root {
+            let ticket = self.ask(kind::STAT, path);
+            let found = self.client.attributes(ticket);
+            let found = self.found(found, &format!("look at {path}"))?.ok_or_else(|| not_there("stat", path))?;
+            return Ok(entry(path.clone(), &found));
+        }
+        let found = self.look(path)?.ok_or_else(|| not_there("stat", path))?;
+        Ok(entry(path.clone(), &found))
+    }
+
+    /// What the server says no to, said better when a look at the path tells why.
+    fn explained(&mut self, attempt: &str, path: &RemotePath, failure: Failure) -> Error {
+        if failure.is_refusal()
+            && let Ok(found) = self.look(path)
+        {
+            match found {
+                None => return not_there(attempt, path),
+                Some(found) if failure.is_not_found() && !found.is_directory() && !found.is_link() => {
+                    return not_a_folder(attempt, path);
+                }
+                Some(_) => {}
+            }
+        }
+        self.client.error(&format!("{attempt} {path}"), failure)
+    }
+
+    // ---- Listing ---------------------------------------------------------------------------------------------------
+
+    /// Sends the entries of a folder, page by page, as long as somebody takes them.
+    pub(super) fn list(
+        &mut self,
+        path: &RemotePath,
+        opened: oneshot::Sender<Result<(), Error>>,
+        pages: &mpsc::Sender<Result<Vec<Entry>, Error>>,
+    ) {
+        let handle = match self.open_folder(path) {
+            Ok(handle) => handle,
+            Err(error) => return drop(opened.send(Err(error))),
+        };
+        if opened.send(Ok(())).is_ok()
+            && let Err(error) = self.send_pages(path, &handle, pages)
+        {
+            // Whoever gave up waiting does not want to hear of it.
+            let _heard = pages.blocking_send(Err(error));
+        }
+        self.close(&handle);
+    }
+
+    fn open_folder(&mut self, path: &RemotePath) -> Result<Bytes, Error> {
+        let place = self.ask_where(path)?;
+        let ticket = self.ask(kind::OPENDIR, path);
+        let inside = self.is_inside(place, path);
+        let opened = self.client.handle(ticket);
+        match (inside, opened) {
+            (Ok(()), Ok(handle)) => Ok(handle),
+            (Ok(()), Err(failure)) => {
+                if *path != self.root && failure.is_refusal() && self.look(path)?.is_some_and(|found| found.is_file()) {
+                    return Err(not_a_folder("list", path));
+                }
+                Err(self.explained("list", path, failure))
+            }
+            (Err(error), Ok(handle)) => {
+                self.close(&handle);
+                Err(error)
+            }
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    fn send_pages(
+        &mut self,
+        path: &RemotePath,
+        handle: &Bytes,
+        pages: &mpsc::Sender<Result<Vec<Entry>, Error>>,
+    ) -> Result<(), Error> {
+        let mut names_seen = 0;
+        let mut left_out = 0_usize;
+        let mut ahead = std::collections::VecDeque::new();
+        let mut wanted = 2;
+        let result = loop {
+            while ahead.len() < wanted {
+                ahead.push_back(self.client.request(kind::READDIR, |request| request.string(handle)));
+            }
+            let Some(ticket) = ahead.pop_front() else { break Ok(()) };
+            let names = match self.client.names(ticket) {
+                Ok(Some(names)) => names,
+                Ok(None) => break Ok(()),
+                Err(failure) => break Err(self.client.error(&format!("list {path}"), failure)),
+            };
+            wanted = (wanted + 1).min(LISTING_AHEAD_MAX);
+            names_seen += names.len();
+            if names_seen > LISTING_NAMES_MAX {
+                break Err(Error::new(
+                    ErrorKind::TooLarge,
+                    format!("the listing of {path} has more than {LISTING_NAMES_MAX} names"),
+                ));
+            }
+            let page: Vec<Entry> = names.into_iter().filter_map(|name| entry_of(path, &name, &mut left_out)).collect();
+            if !page.is_empty() && pages.blocking_send(Ok(page)).is_err() {
+                break Ok(());
+            }
+        };
+        for ticket in ahead {
+            self.client.abandon(ticket);
+        }
+        if left_out > 0 {
+            tracing::warn!(folder = %path, left_out, "names that no path can hold were left out of a listing");
+        }
+        result
+    }
+
+    /// Closes what was opened. A refusal changes nothing.
+    pub(super) fn close(&mut self, handle: &Bytes) {
+        let ticket = self.client.request(kind::CLOSE, |request| request.string(handle));
+        self.client.abandon(ticket);
+        self.settle();
+    }
+
+    /// Waits for what nobody wants to hear. When that breaks the conversation, the session is over anyway.
+    pub(super) fn settle(&mut self) {
+        if let Err(failure) = self.client.settle() {
+            tracing::debug!(?failure, "an SFTP session broke while it was put in order");
+        }
+    }
+
+    // ---- Changing --------------------------------------------------------------------------------------------------
+
+    pub(super) fn delete(&mut self, path: &RemotePath) -> Result<(), Error> {
+        self.confine(&path.parent().unwrap_or_else(RemotePath::root))?;
+        let found = self.look(path)?.ok_or_else(|| not_there("delete", path))?;
+        self.forget(path);
+        let kind = if found.is_directory() { kind::RMDIR } else { kind::REMOVE };
+        let ticket = self.ask(kind, path);
+        let Err(failure) = self.client.done(ticket) else { return Ok(()) };
+        if found.is_directory() && failure.is_refusal() && self.has_entries(path)? {
+            return Err(Error::new(ErrorKind::Conflict, format!("cannot delete {path}: the folder is not empty")));
+        }
+        Err(self.explained("delete", path, failure))
+    }
+
+    fn has_entries(&mut self, path: &RemotePath) -> Result<bool, Error> {
+        let Ok(handle) = self.open_folder(path) else { return Ok(false) };
+        let mut found = false;
+        while !found {
+            let ticket = self.client.request(kind::READDIR, |request| request.string(&handle));
+            match self.client.names(ticket) {
+                Ok(Some(names)) => found = names.iter().any(|name| !is_self_or_parent(name)),
+                _ => break,
+            }
+        }
+        self.close(&handle);
+        Ok(found)
+    }
+
+    pub(super) fn rename(
+        &mut self,
+        source: &RemotePath,
+        target: &RemotePath,
+        if_exists: IfExists,
+    ) -> Result<(), Error> {
+        for path in [source, target] {
+            self.confine(&path.parent().unwrap_or_else(RemotePath::root))?;
+        }
+        self.look(source)?.ok_or_else(|| not_there("rename", source))?;
+        match self.look(target)? {
+            None => {}
+            Some(_) if if_exists == IfExists::Fail => return Err(exists("rename to", target)),
+            Some(_) if source == target => return Ok(()),
+            Some(found) if found.is_directory() => return Err(is_a_folder("rename to", target)),
+            Some(_) => {}
+        }
+        self.forget(source);
+        if if_exists == IfExists::Replace {
+            return self.replace(source, target).map_err(|NotReplaced { failure, is_deleted }| {
+                if is_deleted {
+                    let attempt = format!("rename {source} to {target}, which was deleted for it");
+                    return self.client.error(&attempt, failure);
+                }
+                self.not_put("rename to", target, failure)
+            });
+        }
+        let Err(failure) = self.rename_to_new(source, target) else { return Ok(()) };
+        if failure.is_refusal() && self.look(target)?.is_some() {
+            return Err(exists("rename to", target));
+        }
+        Err(self.not_put("rename to", target, failure))
+    }
+
+    /// Renames to a name that nothing has (section 6.5 of the draft: anything else is an error).
+    pub(super) fn rename_to_new(&mut self, source: &RemotePath, target: &RemotePath) -> Result<(), Failure> {
+        let (from, to) = (wire_path(source), wire_path(target));
+        let ticket = self.client.request(kind::RENAME, |request| request.string(&from).string(&to));
+        self.client.done(ticket)
+    }
+
+    /// Renames, at once where the server can. Where it cannot, what is there is deleted right before.
+    pub(super) fn replace(&mut self, source: &RemotePath, target: &RemotePath) -> Result<(), NotReplaced> {
+        let kept = |failure| NotReplaced { failure, is_deleted: false };
+        if self.client.can.has(POSIX_RENAME) {
+            let (from, to) = (wire_path(source), wire_path(target));
+            let ticket = self.client.extended(POSIX_RENAME, |request| request.string(&from).string(&to));
+            return self.client.done(ticket).map_err(kept);
+        }
+        let Err(failure) = self.rename_to_new(source, target) else { return Ok(()) };
+        if !failure.is_refusal() {
+            return Err(kept(failure));
+        }
+        let ticket = self.ask(kind::REMOVE, target);
+        if self.client.done(ticket).is_err() {
+            return Err(kept(failure));
+        }
+        self.rename_to_new(source, target).map_err(|failure| NotReplaced { failure, is_deleted: true })
+    }
+
+    /// Why nothing could be put to a path: its folder may be missing.
+    pub(super) fn not_put(&mut self, attempt: &str, path: &RemotePath, failure: Failure) -> Error {
+        if failure.is_refusal()
+            && let Some(folder) = path.parent()
+        {
+            match self.look(&folder) {
+                Ok(None) => {
+                    return Error::new(
+                        ErrorKind::NotFound,
+                        format!("cannot {attempt} {path}: the folder {folder} does not exist"),
+                    );
+                }
+                Ok(Some(found)) if !found.is_directory() && !found.is_link() && folder != self.root => {
+                    return not_a_folder(attempt, &folder);
+                }
+                _ => {}
+            }
+        }
+        self.client.error(&format!("{attempt} {path}"), failure)
+    }
+
+    pub(super) fn make_directory(&mut self, path: &RemotePath) -> Result<(), Error> {
+        self.confine(&path.parent().unwrap_or_else(RemotePath::root))?;
+        let wire = wire_path(path);
+        let ticket =
+            self.client.request(kind::MKDIR, |request| request.string(&wire).attributes(&Attributes::default()));
+        let Err(failure) = self.client.done(ticket) else { return Ok(()) };
+        if failure.is_refusal() && self.look(path)?.is_some() {
+            return Err(exists("make folder", path));
+        }
+        Err(self.not_put("make folder", path, failure))
+    }
+}
+
+/// Whether a path that a server says is real has steps upwards all the same.
+fn has_parent_steps(path: &[u8]) -> bool {
+    path.split(|&byte| byte == b'/').any(|step| step == b"..")
+}
+
+fn is_self_or_parent(name: &Name) -> bool {
+    matches!(name.name.as_ref(), b"." | b"..")
+}
+
+/// One name of a listing as an entry; `None` for one that no path can hold.
+fn entry_of(folder: &RemotePath, name: &Name, left_out: &mut usize) -> Option<Entry> {
+    if is_self_or_parent(name) {
+        return None;
+    }
+    let path = std::str::from_utf8(&name.name).ok().and_then(|name| folder.join(name).ok());
+    if path.is_none() {
+        *left_out += 1;
+        if *left_out <= LEFT_OUT_TOLD_MAX {
+            tracing::warn!(%folder, name = super::wire::printable(&name.name), "a name is left out of a listing");
+        }
+    }
+    path.map(|path| entry(path, &name.attributes))
+}
+
+/// What attributes say, in the terms of every connection.
+pub(super) fn entry(path: RemotePath, attributes: &Attributes) -> Entry {
+    let kind = match attributes {
+        found if found.is_directory() => EntryKind::Directory,
+        found if found.is_link() => EntryKind::Symlink,
+        found if found.is_file() => EntryKind::File,
+        // A server that tells no kind, but how long something is.
+        Attributes { mode: None, size: Some(_), .. } => EntryKind::File,
+        _ => EntryKind::Other,
+    };
+    let modified = attributes
+        .times
+        .and_then(|(_, modified)| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(modified.into())));
+    Entry { path, kind, size: attributes.size.filter(|_| kind == EntryKind::File), modified, revision: None }
+}
+
+pub(super) fn not_there(operation: &str, path: &RemotePath) -> Error {
+    Error::new(ErrorKind::NotFound, format!("cannot {operation} {path}: nothing is there"))
+}
+
+pub(super) fn exists(operation: &str, path: &RemotePath) -> Error {
+    Error::new(ErrorKind::AlreadyExists, format!("cannot {operation} {path}: it exists already"))
+}
+
+pub(super) fn is_a_folder(operation: &str, path: &RemotePath) -> Error {
+    Error::new(ErrorKind::Conflict, format!("cannot {operation} {path}: it is a folder"))
+}
+
+pub(super) fn not_a_folder(operation: &str, path: &RemotePath) -> Error {
+    Error::new(ErrorKind::Conflict, format!("cannot {operation} {path}: it is not a folder"))
+}
