@@ -11,6 +11,7 @@ mod dialer;
 mod listing;
 mod pool;
 mod reply;
+mod secure;
 mod session;
 mod upload;
 
@@ -31,12 +32,19 @@ use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
 use crate::temporary;
-use dialer::Dialer;
+use crate::tls;
+use dialer::{Dialer, Secure};
 use listing::Line;
 use pool::Pool;
 use reply::Reply;
 use session::{Lines, Open, Session, Transfer};
 use upload::Upload;
+
+/// Where FTP servers listen (RFC 959, section 5.2).
+pub const PORT: u16 = 21;
+
+/// Where FTP servers listen that begin with TLS (IANA, `ftps`).
+pub const PORT_IMPLICIT: u16 = 990;
 
 /// Entries of one page of a listing.
 const PAGE_ENTRIES: usize = 256;
@@ -62,8 +70,36 @@ pub struct Config {
     pub user: String,
     /// With which password.
     pub password: SecretString,
+    /// Whether the connections are encrypted.
+    pub security: Security,
     /// How data connections come about.
     pub passive: Passive,
+}
+
+impl Config {
+    /// A server at its usual port that is talked to in the clear.
+    pub fn new(host: &str, user: &str, password: SecretString) -> Self {
+        Self {
+            host: host.to_owned(),
+            port: PORT,
+            user: user.to_owned(),
+            password,
+            security: Security::None,
+            passive: Passive::Auto,
+        }
+    }
+}
+
+/// Whether commands and data are encrypted: both, or neither.
+#[derive(Debug, Clone, Default)]
+pub enum Security {
+    /// Everything in the clear, the password too.
+    #[default]
+    None,
+    /// TLS is asked for right after the greeting, by `AUTH TLS` (RFC 4217). Where it is refused, nothing is sent.
+    Explicit(tls::Config),
+    /// TLS from the first byte on, usually at port 990.
+    Implicit(tls::Config),
 }
 
 /// How the server tells where it awaits a data connection.
@@ -95,8 +131,17 @@ impl Ftp {
         if [config.user.as_str(), config.password.expose_secret()].iter().any(|text| text.contains(char::is_control)) {
             return invalid("has a control character in its user or password, which FTP cannot send");
         }
-        let dialer =
-            Dialer { config, egress, connect_timeout: common.connect_timeout, read_timeout: common.read_timeout };
+        let secure = match &config.security {
+            Security::None => None,
+            Security::Explicit(tls) | Security::Implicit(tls) => Some(Secure::new(tls)?),
+        };
+        let dialer = Dialer {
+            config,
+            secure,
+            egress,
+            connect_timeout: common.connect_timeout,
+            read_timeout: common.read_timeout,
+        };
         let pool = Pool::new(dialer, common.operations_max, common.idle_timeout);
         Ok(Self { pool, read_timeout: common.read_timeout })
     }
@@ -432,6 +477,8 @@ impl Download {
         let read = tokio::time::timeout(self.read_timeout, transfer.read_buf(&mut self.buffer)).await;
         let read = match read {
             Ok(Ok(read)) => read as u64,
+            // Only the size tells then whether it was all.
+            Ok(Err(error)) if session.is_unannounced_end(&error) && self.left == Some(0) => 0,
             Ok(Err(error)) => return Err(self.interrupted("the data connection broke").with_source(error)),
             Err(_) => return Err(session.late(&format!("sending more of {}", self.path))),
         };

@@ -10,6 +10,7 @@ mod content;
 mod egress;
 mod backend;
 mod temporary;
+pub mod tls;
 pub mod local;
 pub mod ftp;
 pub mod sftp;

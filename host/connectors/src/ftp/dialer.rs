@@ -5,88 +5,217 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
 use secrecy::ExposeSecret;
 use socket2::{SockRef, TcpKeepalive};
 use suppaftp::tokio::AsyncRustlsFtpStream;
-use suppaftp::{FtpError, FtpResult};
+use suppaftp::{FtpError, FtpResult, Status};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::reply::Reply;
+use super::secure::{Connector, Handshakes};
 use super::session::Session;
-use super::{Config, Passive};
+use super::{Config, Passive, Security};
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
+use crate::tls::{self, Version};
 
 /// Without traffic for so long, the kernel asks the other side whether it is still there, so that firewalls do not
 /// forget a control connection during a long transfer (the usual limit is five minutes).
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// A connection whose server said that it is ready, and its TLS.
+type Greeted = (AsyncRustlsFtpStream, Option<Arc<Handshakes>>);
+
+/// How connections are encrypted.
+pub(super) struct Secure {
+    /// As configured.
+    client: ClientConfig,
+    /// The same without TLS 1.3.
+    older_client: Option<ClientConfig>,
+    /// The server runs out of sessions to resume in TLS 1.3, which in 1.2 it cannot.
+    is_older_better: AtomicBool,
+}
+
+impl Secure {
+    pub(super) fn new(config: &tls::Config) -> Result<Self, Error> {
+        let older_client = match config.version_max {
+            Version::Tls12 => None,
+            Version::Tls13 => Some(tls::Config { version_max: Version::Tls12, ..config.clone() }.client()?),
+        };
+        Ok(Self { client: config.client()?, older_client, is_older_better: AtomicBool::new(false) })
+    }
+}
+
 /// Opens sessions.
 pub(super) struct Dialer {
     pub(super) config: Config,
+    pub(super) secure: Option<Secure>,
     pub(super) egress: Arc<Egress>,
     pub(super) connect_timeout: Duration,
     pub(super) read_timeout: Duration,
 }
 
 impl Dialer {
-    /// Connects, logs in and learns what the server can do, all within the connect timeout.
+    /// Connects, secures the connection, logs in and learns what the server can do, all within the connect timeout.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<Session, Error> {
         let deadline = Instant::now() + self.connect_timeout;
         let resolved = self.egress.resolve(&self.config.host, self.config.port);
         let addresses = self.by(deadline, "resolving its name", resolved).await??;
-        let control = self.dial(&addresses, deadline).await?;
-        let peer = control.peer_addr().map_err(|error| self.broken("connecting", error))?.ip();
+        let (stream, handshakes) = self.greeted(&addresses, deadline).await?;
+        let peer = {
+            let control = stream.get_ref().await;
+            prepare_socket(&control).and_then(|()| control.peer_addr())
+        };
         let data_port = Arc::new(DataPort {
             server: self.server(),
-            peer,
+            peer: peer.map_err(|error| self.broken("connecting", error))?.ip(),
             passive: self.config.passive,
             egress: Arc::clone(&self.egress),
             connect_timeout: self.connect_timeout,
             stage: AtomicU8::new(Stage::Asked as u8),
         });
-        let greeting = AsyncRustlsFtpStream::connect_with_stream(control);
-        let stream = self.by(deadline, "waiting for its greeting", greeting).await?;
-        let stream = stream.map_err(|error| self.not_greeted(error))?;
         let opener = Arc::clone(&data_port);
         let stream = stream.passive_stream_builder(move |address| {
             let opener = Arc::clone(&opener);
             Box::pin(async move { opener.open(address).await })
         });
-        let mut session = Session::new(Arc::clone(self), stream, data_port);
+        let mut session = Session::new(Arc::clone(self), stream, data_port, handshakes);
         let prepared = session.prepare(deadline);
         self.by(deadline, "logging in", prepared).await??;
         Ok(session)
     }
 
-    async fn dial(&self, addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, Error> {
+    /// A connection on which the server has said that it is ready, secured if it shall be.
+    async fn greeted(&self, addresses: &[SocketAddr], deadline: Instant) -> Result<Greeted, Error> {
+        let Some(secure) = &self.secure else {
+            return Ok((self.greeted_in_the_clear(addresses, deadline).await?, None));
+        };
+        if secure.is_older_better.load(Ordering::Relaxed)
+            && let Some(older) = &secure.older_client
+        {
+            match self.greeted_by(older, addresses, deadline).await {
+                Ok(greeted) => return Ok(greeted),
+                Err(error) => {
+                    tracing::debug!(server = self.server(), %error, "the FTP server takes no TLS 1.2");
+                    secure.is_older_better.store(false, Ordering::Relaxed);
+                }
+            }
+        }
+        self.greeted_by(&secure.client, addresses, deadline).await
+    }
+
+    async fn greeted_by(
+        &self,
+        client: &ClientConfig,
+        addresses: &[SocketAddr],
+        deadline: Instant,
+    ) -> Result<Greeted, Error> {
+        if matches!(self.config.security, Security::Implicit(_)) {
+            return self.greeted_in_secret(addresses, client, deadline).await;
+        }
+        let stream = self.greeted_in_the_clear(addresses, deadline).await?;
+        let (connector, handshakes) = Connector::new(client);
+        let secured = stream.into_secure(connector, &self.config.host);
+        let secured = self.by(deadline, "securing the connection", secured).await?;
+        let stream = secured.map_err(|error| self.not_secured(error, &handshakes))?;
+        Ok((stream, Some(handshakes)))
+    }
+
+    /// To be told when a server ran out of sessions to resume.
+    pub(super) fn prefer_older_tls(&self) {
+        if let Some(secure) = &self.secure
+            && !secure.is_older_better.swap(true, Ordering::Relaxed)
+        {
+            tracing::info!(
+                server = self.server(),
+                "the FTP server gives no new session of TLS 1.3 with each data connection; going on with TLS 1.2"
+            );
+        }
+    }
+
+    async fn greeted_in_secret(
+        &self,
+        addresses: &[SocketAddr],
+        client: &ClientConfig,
+        deadline: Instant,
+    ) -> Result<Greeted, Error> {
         let mut last = None;
         for (index, address) in addresses.iter().enumerate() {
-            // What is left is shared among the addresses, so that one which swallows packets leaves time for the rest.
-            let share = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - index) as u32;
-            match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    prepare_socket(&stream).map_err(|error| self.broken("connecting", error))?;
-                    return Ok(stream);
+            let (connector, handshakes) = Connector::new(client);
+            let greeting = AsyncRustlsFtpStream::connect_secure_implicit(address, connector, &self.config.host);
+            match timeout(share(deadline, addresses.len() - index), greeting).await {
+                Ok(Ok(mut stream)) => {
+                    for command in ["PBSZ 0", "PROT P"] {
+                        let protected = self.by(
+                            deadline,
+                            "securing the connection",
+                            stream.custom_command(command, &[Status::CommandOk]),
+                        );
+                        protected.await?.map_err(|error| self.not_secured(error, &handshakes))?;
+                    }
+                    return Ok((stream, Some(handshakes)));
                 }
-                Ok(Err(error)) => {
-                    let message = format!("the FTP server {} cannot be reached at {address}", self.server());
-                    last = Some(Error::new(ErrorKind::Unavailable, message).with_source(error));
+                Ok(Err(FtpError::ConnectionError(error))) if !handshakes.is_begun() => {
+                    last = Some(self.unreachable(*address, error));
+                }
+                Ok(Err(error)) if handshakes.is_done() => return Err(self.not_greeted(error)),
+                Ok(Err(error)) => return Err(self.not_secured(error, &handshakes)),
+                Err(_) if handshakes.is_done() => {
+                    return Err(self.late("waiting for its greeting", self.connect_timeout));
+                }
+                Err(_) if handshakes.is_begun() => {
+                    return Err(self.late("securing the connection", self.connect_timeout));
                 }
                 Err(_) => last = Some(self.late(&format!("connecting to {address}"), self.connect_timeout)),
             }
         }
-        Err(last.unwrap_or_else(|| {
-            Error::new(ErrorKind::Unavailable, format!("the FTP server {} has no address", self.server()))
-        }))
+        Err(last.unwrap_or_else(|| self.no_address()))
+    }
+
+    async fn greeted_in_the_clear(
+        &self,
+        addresses: &[SocketAddr],
+        deadline: Instant,
+    ) -> Result<AsyncRustlsFtpStream, Error> {
+        let control = self.dial(addresses, deadline).await?;
+        let greeting = AsyncRustlsFtpStream::connect_with_stream(control);
+        // Silence is what a server does that waits for TLS to begin.
+        let step = match self.config.security {
+            Security::Implicit(_) => "waiting for its greeting",
+            _ => "waiting for its greeting (a server of implicit TLS does not greet before TLS)",
+        };
+        let stream = self.by(deadline, step, greeting).await?;
+        stream.map_err(|error| self.not_greeted(error))
+    }
+
+    async fn dial(&self, addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, Error> {
+        let mut last = None;
+        for (index, address) in addresses.iter().enumerate() {
+            match timeout(share(deadline, addresses.len() - index), TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = Some(self.unreachable(*address, error)),
+                Err(_) => last = Some(self.late(&format!("connecting to {address}"), self.connect_timeout)),
+            }
+        }
+        Err(last.unwrap_or_else(|| self.no_address()))
     }
 
     async fn by<T>(&self, deadline: Instant, step: &str, work: impl Future<Output = T>) -> Result<T, Error> {
         tokio::time::timeout_at(deadline.into(), work).await.map_err(|_| self.late(step, self.connect_timeout))
+    }
+
+    fn unreachable(&self, address: SocketAddr, error: std::io::Error) -> Error {
+        let message = format!("the FTP server {} cannot be reached at {address}", self.server());
+        Error::new(ErrorKind::Unavailable, message).with_source(error)
+    }
+
+    fn no_address(&self) -> Error {
+        Error::new(ErrorKind::Unavailable, format!("the FTP server {} has no address", self.server()))
     }
 
     /// For messages.
@@ -119,6 +248,21 @@ impl Dialer {
         Error::new(kind, format!("the FTP server {} refused to {attempt}: {}", self.server(), reply.text()))
     }
 
+    fn not_secured(&self, error: FtpError, handshakes: &Handshakes) -> Error {
+        let is_done = handshakes.is_done();
+        match error {
+            FtpError::UnexpectedResponse(response) => {
+                let what = if is_done { "protect data connections" } else { "speak TLS" };
+                self.refused(what, &Reply::new(response))
+            }
+            FtpError::ConnectionError(error) if is_done => {
+                // In TLS 1.3 the server looks at our certificate when we believe to be done.
+                tls::failed(&format!("cannot secure the connection to the FTP server {}", self.server()), error)
+            }
+            error => handshakes.failure().unwrap_or_else(|| self.broken("securing the connection", error)),
+        }
+    }
+
     fn not_greeted(&self, error: FtpError) -> Error {
         match error {
             FtpError::UnexpectedResponse(response) => Error::new(
@@ -138,7 +282,10 @@ impl Dialer {
         let reply = Reply::new(response).without(self.config.password.expose_secret());
         let kind = if reply.is_transient() { ErrorKind::Unavailable } else { ErrorKind::Denied };
         let text = reply.text();
-        let message = format!("the FTP server {} refused the login of {:?}: {text}", self.server(), self.config.user);
+        let wants_tls = self.secure.is_none() && reply.speaks_of_encryption();
+        let hint = if wants_tls { "; to encrypt the connection, set tls = \"explicit\"" } else { "" };
+        let user = &self.config.user;
+        let message = format!("the FTP server {} refused the login of {user:?}: {text}{hint}", self.server());
         Error::new(kind, message)
     }
 }
@@ -219,6 +366,11 @@ impl DataPort {
             )),
         }
     }
+}
+
+/// What is left is shared among the addresses, so that one which swallows packets leaves time for the rest.
+fn share(deadline: Instant, addresses: usize) -> Duration {
+    deadline.saturating_duration_since(Instant::now()) / u32::try_from(addresses).unwrap_or(u32::MAX)
 }
 
 fn prepare_socket(stream: &TcpStream) -> std::io::Result<()> {

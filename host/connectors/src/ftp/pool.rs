@@ -47,7 +47,7 @@ impl Pool {
 
     /// Keeps a session for the next operation, if it can serve one.
     pub(super) fn put(self: &Arc<Self>, session: Session) {
-        if !session.is_in_step() {
+        if !session.is_reusable() {
             return;
         }
         let mut idle = self.lock();

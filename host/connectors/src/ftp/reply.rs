@@ -70,6 +70,11 @@ impl Reply {
         std::str::from_utf8(self.body.get(4..)?).ok().map(str::trim)
     }
 
+    pub(super) fn speaks_of_encryption(&self) -> bool {
+        let text = self.text().to_ascii_lowercase();
+        ["tls", "ssl", "encrypt", "cleartext"].iter().any(|word| text.contains(word))
+    }
+
     pub(super) fn speaks_of_permission(&self) -> bool {
         let text = self.text().to_ascii_lowercase();
         text.contains("permission") || text.contains("denied")

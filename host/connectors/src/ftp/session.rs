@@ -18,6 +18,7 @@ use super::Passive;
 use super::dialer::{DataPort, Dialer, Stage};
 use super::listing::{self, Line, Listed};
 use super::reply::Reply;
+use super::secure::Handshakes;
 use crate::backend::{Entry, EntryKind};
 use crate::content::CHUNK_BYTES;
 use crate::error::{Error, ErrorKind};
@@ -36,6 +37,9 @@ const CHECK_AFTER: Duration = Duration::from_secs(5);
 /// How long that question may take; then a new connection is quicker.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a server may take to say why it ended the handshake of a data connection.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a farewell may take.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -53,6 +57,8 @@ pub(super) struct Session {
     dialer: Arc<Dialer>,
     stream: AsyncRustlsFtpStream,
     data_port: Arc<DataPort>,
+    /// Of the connection and its data connections, when they are encrypted.
+    handshakes: Option<Arc<Handshakes>>,
     can: Abilities,
     may_fall_back: bool,
     /// The reply to everything that was sent has been read.
@@ -77,12 +83,18 @@ pub(super) type Answer<T> = Result<Result<T, Reply>, Error>;
 
 impl Session {
     /// A session on a connection that was greeted; to be prepared before anything else.
-    pub(super) fn new(dialer: Arc<Dialer>, stream: AsyncRustlsFtpStream, data_port: Arc<DataPort>) -> Self {
+    pub(super) fn new(
+        dialer: Arc<Dialer>,
+        stream: AsyncRustlsFtpStream,
+        data_port: Arc<DataPort>,
+        handshakes: Option<Arc<Handshakes>>,
+    ) -> Self {
         let may_fall_back = dialer.config.passive == Passive::Auto;
         Self {
             dialer,
             stream,
             data_port,
+            handshakes,
             can: Abilities::default(),
             may_fall_back,
             in_step: true,
@@ -207,6 +219,7 @@ impl Session {
                         Err(error) => self.dialer.broken(&step, error),
                     }
                 }
+                FtpError::SecureError(text) => return Err(self.not_secured(&step, &text).await),
                 error => return Err(self.lost(&step, error)),
             };
             if !self.may_fall_back {
@@ -216,6 +229,28 @@ impl Session {
             self.may_fall_back = false;
             self.stream.set_mode(Mode::Passive);
         }
+    }
+
+    /// Why a data connection could not be secured: what the server says of it, should it say anything, tells more.
+    async fn not_secured(&mut self, step: &str, text: &str) -> Error {
+        let server = self.dialer.server();
+        let failure = self.handshakes.as_ref().and_then(|handshakes| handshakes.failure());
+        let answer = timeout(VERDICT_TIMEOUT, self.stream.read_response_in(&[])).await;
+        let said = match answer {
+            Ok(Err(FtpError::UnexpectedResponse(response))) => format!(": {}", Reply::new(response).text()),
+            _ => String::new(),
+        };
+        let message = format!("the data connection to the FTP server {server} cannot be secured, {step}{said}");
+        match failure {
+            Some(failure) => Error::new(failure.kind(), message).with_source(failure),
+            None => Error::new(ErrorKind::Unavailable, format!("{message} ({text})")),
+        }
+    }
+
+    /// Whether an end of data that TLS did not announce (`close_notify`) may be an end all the same: many servers do
+    /// not care to announce it.
+    pub(super) fn is_unannounced_end(&self, error: &std::io::Error) -> bool {
+        self.handshakes.is_some() && error.kind() == std::io::ErrorKind::UnexpectedEof
     }
 
     /// Closes a data connection and reads what the server says of the transfer: only `226` or `250` is a success.
@@ -365,6 +400,18 @@ impl Session {
         self.in_step
     }
 
+    /// Whether another operation can begin here.
+    pub(super) fn is_reusable(&self) -> bool {
+        if !self.in_step {
+            return false;
+        }
+        let is_spent = self.handshakes.as_ref().is_some_and(|handshakes| handshakes.is_spent());
+        if is_spent {
+            self.dialer.prefer_older_tls();
+        }
+        !is_spent
+    }
+
     /// Whether the connection was found closed before it answered anything since it was taken.
     pub(super) fn is_closed_unanswered(&self) -> bool {
         self.is_closed && self.replies == 0
@@ -447,6 +494,8 @@ impl Lines {
         loop {
             let available = match timeout(limit, self.reader.fill_buf()).await {
                 Ok(Ok(available)) => available,
+                // An end that TLS did not announce: between two lines the server's verdict decides.
+                Ok(Err(error)) if line.is_empty() && error.kind() == std::io::ErrorKind::UnexpectedEof => &[],
                 Ok(Err(error)) => {
                     return Err(Error::new(ErrorKind::Interrupted, "an FTP listing broke off").with_source(error));
                 }

@@ -25,13 +25,8 @@ const READ_TIMEOUT: Duration = Duration::from_millis(400);
 const SOON: Duration = Duration::from_secs(4);
 
 fn config(port: u16, passive: Passive) -> Config {
-    Config::Ftp(ftp::Config {
-        host: "127.0.0.1".to_owned(),
-        port,
-        user: "alice".to_owned(),
-        password: SecretString::from(PASSWORD),
-        passive,
-    })
+    let password = SecretString::from(PASSWORD);
+    Config::Ftp(ftp::Config { port, passive, ..ftp::Config::new("127.0.0.1", "alice", password) })
 }
 
 fn common() -> Common {

@@ -9,16 +9,17 @@
 mod contract;
 mod fake_ftp;
 mod ftp_faults;
+mod ftp_server;
+mod ftps;
 mod local_jail;
 mod openssh;
 mod places;
-mod proftpd;
 
 /// One module for each remote, with one test for each promise. A promise that is missing here is dead code, which the
 /// compiler reports.
 macro_rules! promises {
     ($($promise:ident)+) => {
-        promises!(@remotes [local ftp ftp_without_mlsd sftp dropbox] [$($promise)+]);
+        promises!(@remotes [local ftp ftp_without_mlsd ftps_explicit ftps_implicit vsftpd pure_ftpd sftp dropbox] [$($promise)+]);
     };
     (@remotes [$($remote:ident)+] $promises:tt) => {
         $( promises!(@remote $remote $promises); )+

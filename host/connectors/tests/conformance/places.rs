@@ -8,10 +8,11 @@ use std::time::Duration;
 use dropbox_emulator::{Emulator, Options, Running};
 use secrecy::SecretString;
 use tempfile::TempDir;
+use wharf_connectors::ftp::Security;
 use wharf_connectors::{Common, Config, Egress, ErrorKind, Remote, RemotePath, dropbox, ftp, local};
 
+use crate::ftp_server::FtpServer;
 use crate::openssh::Openssh;
-use crate::proftpd::Proftpd;
 
 /// How many operations the connections allow at once.
 pub(crate) const OPERATIONS_MAX: usize = 4;
@@ -29,7 +30,7 @@ pub(crate) struct Place {
 #[expect(dead_code, reason = "held to be dropped at the end of the test")]
 enum Server {
     Local(TempDir),
-    Ftp(Proftpd),
+    Ftp(FtpServer),
     Sftp(Openssh),
     Dropbox(Running),
 }
@@ -73,21 +74,31 @@ pub(crate) async fn local() -> Place {
 }
 
 pub(crate) async fn ftp() -> Place {
-    over_ftp(Proftpd::start(&[])).await
+    over_ftp(FtpServer::start("proftpd", &[]), |_| Security::None).await
 }
 
 pub(crate) async fn ftp_without_mlsd() -> Place {
-    over_ftp(Proftpd::start(&["FactsAdvertise off"])).await
+    over_ftp(FtpServer::start("proftpd", &["FactsAdvertise off"]), |_| Security::None).await
 }
 
-async fn over_ftp(server: Proftpd) -> Place {
-    let config = ftp::Config {
-        host: "127.0.0.1".to_owned(),
-        port: server.port(),
-        user: "alice".to_owned(),
-        password: SecretString::from("secret"),
-        passive: ftp::Passive::Auto,
-    };
+pub(crate) async fn ftps_explicit() -> Place {
+    over_ftp(FtpServer::start("proftpd", &["explicit"]), |server| Security::Explicit(server.tls())).await
+}
+
+pub(crate) async fn ftps_implicit() -> Place {
+    over_ftp(FtpServer::start("proftpd", &["implicit"]), |server| Security::Implicit(server.tls())).await
+}
+
+pub(crate) async fn vsftpd() -> Place {
+    over_ftp(FtpServer::start("vsftpd", &["explicit"]), |server| Security::Explicit(server.tls())).await
+}
+
+pub(crate) async fn pure_ftpd() -> Place {
+    over_ftp(FtpServer::start("pure-ftpd", &["explicit"]), |server| Security::Explicit(server.tls())).await
+}
+
+async fn over_ftp(server: FtpServer, security: fn(&FtpServer) -> Security) -> Place {
+    let config = ftp::Config { security: security(&server), ..server.config() };
     let remote = confined(Config::Ftp(config)).await;
     let folder = Some(server.home().join("wharf/test 1"));
     Place { remote, folder, makes_folders: false, _server: Server::Ftp(server) }

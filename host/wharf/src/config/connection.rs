@@ -35,9 +35,6 @@ const PASSIVE: &[(&str, ftp::Passive)] = &[
     ("pasv-same-host", ftp::Passive::PasvSameHost),
 ];
 
-/// Where FTP servers listen (RFC 959, section 5.2).
-const FTP_PORT: u16 = 21;
-
 /// More connections to one server than any of them grants to one account.
 const OPERATIONS: RangeInclusive<usize> = 1..=256;
 /// A shorter one fails on a slow day; TCP itself gives up after about two minutes.
@@ -93,11 +90,11 @@ fn local(section: &mut Section<'_>) -> Option<local::Config> {
 
 fn ftp(section: &mut Section<'_>) -> Option<ftp::Config> {
     let host = section.required("host", "the name or the address of the server", host);
-    let port = section.read("port", values::count(1..=u16::MAX)).unwrap_or(FTP_PORT);
+    let port = section.read("port", values::count(1..=u16::MAX)).unwrap_or(ftp::PORT);
     let user = section.required("user", "the name to log in with, such as \"anonymous\"", values::text);
     let password = secret::required(section, "password", "the password to log in with");
     let passive = section.read("passive", values::choice(PASSIVE)).unwrap_or_default();
-    Some(ftp::Config { host: host?, port, user: user?, password: password?, passive })
+    Some(ftp::Config { port, passive, ..ftp::Config::new(&host?, &user?, password?) })
 }
 
 fn http(section: &mut Section<'_>) -> Option<http::Config> {

@@ -1,0 +1,180 @@
+//! TLS for one control connection and the data connections that belong to it (RFC 4217).
+//!
+//! Servers want a data connection to resume the session of its control connection, and no other: each control
+//! connection has a cache of its own. The library tells a failed handshake as text; the error itself is kept here.
+//! Knows no command.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+};
+use rustls::{ClientConfig, NamedGroup};
+use rustls_pki_types::ServerName;
+use suppaftp::tokio::{AsyncRustlsStream, AsyncTlsConnector};
+use suppaftp::{FtpError, FtpResult};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::error::Error;
+use crate::tls;
+
+/// Sessions kept for one control connection, as many as rustls keeps for one server.
+const SESSIONS_MAX: usize = 8;
+
+/// Fewer tickets of TLS 1.3 than this are not enough for one operation: the two listings and the transfer of a write,
+/// of which at least the listings usually bring another.
+const TICKETS_MIN: usize = 2;
+
+/// What the library connects with.
+pub(super) struct Connector {
+    connector: TlsConnector,
+    handshakes: Arc<Handshakes>,
+}
+
+/// How the handshakes of a control connection go.
+pub(super) struct Handshakes {
+    latest: Mutex<Latest>,
+    sessions: Arc<Sessions>,
+}
+
+#[derive(Default)]
+enum Latest {
+    #[default]
+    None,
+    Begun,
+    Done,
+    Failed(Error),
+}
+
+impl Connector {
+    /// A connector with an empty cache of sessions.
+    pub(super) fn new(client: &ClientConfig) -> (Self, Arc<Handshakes>) {
+        let mut client = client.clone();
+        let sessions = Arc::new(Sessions {
+            cache: ClientSessionMemoryCache::new(SESSIONS_MAX),
+            tickets: AtomicUsize::new(0),
+            had_tickets: AtomicBool::new(false),
+        });
+        client.resumption = Resumption::store(Arc::clone(&sessions) as Arc<dyn ClientSessionStore>);
+        let handshakes = Arc::new(Handshakes { latest: Mutex::default(), sessions });
+        (Self { connector: TlsConnector::from(Arc::new(client)), handshakes: Arc::clone(&handshakes) }, handshakes)
+    }
+}
+
+impl Handshakes {
+    /// Whether the connection was there and the latest handshake was at least begun.
+    pub(super) fn is_begun(&self) -> bool {
+        !matches!(*self.lock(), Latest::None)
+    }
+
+    /// Whether the latest handshake was completed.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(*self.lock(), Latest::Done)
+    }
+
+    /// Why the latest handshake failed, once.
+    pub(super) fn failure(&self) -> Option<Error> {
+        match std::mem::take(&mut *self.lock()) {
+            Latest::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Whether too few sessions are left to resume. A ticket of TLS 1.3 is used once, and not every server gives another
+    /// with each data connection: ProFTPD gives none with an upload, and none at all since 1.3.9 (its `mod_tls.c`).
+    pub(super) fn is_spent(&self) -> bool {
+        self.sessions.had_tickets.load(Ordering::Relaxed) && self.sessions.tickets.load(Ordering::Relaxed) < TICKETS_MIN
+    }
+
+    fn reached(&self, latest: Latest) {
+        *self.lock() = latest;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Latest> {
+        // It is replaced as a whole.
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The cache of one control connection. It counts its tickets.
+struct Sessions {
+    cache: ClientSessionMemoryCache,
+    tickets: AtomicUsize,
+    had_tickets: AtomicBool,
+}
+
+impl ClientSessionStore for Sessions {
+    fn set_kx_hint(&self, server: ServerName<'static>, group: NamedGroup) {
+        self.cache.set_kx_hint(server, group);
+    }
+
+    fn kx_hint(&self, server: &ServerName<'_>) -> Option<NamedGroup> {
+        self.cache.kx_hint(server)
+    }
+
+    fn set_tls12_session(&self, server: ServerName<'static>, session: Tls12ClientSessionValue) {
+        self.cache.set_tls12_session(server, session);
+    }
+
+    fn tls12_session(&self, server: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.cache.tls12_session(server)
+    }
+
+    fn remove_tls12_session(&self, server: &ServerName<'static>) {
+        self.cache.remove_tls12_session(server);
+    }
+
+    fn insert_tls13_ticket(&self, server: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        self.cache.insert_tls13_ticket(server, ticket);
+        // The control connection and one data connection insert at most at the same time: off by one at worst.
+        let held = self.tickets.load(Ordering::Relaxed);
+        self.tickets.store((held + 1).min(SESSIONS_MAX), Ordering::Relaxed);
+        self.had_tickets.store(true, Ordering::Relaxed);
+    }
+
+    fn take_tls13_ticket(&self, server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        let ticket = self.cache.take_tls13_ticket(server)?;
+        let held = self.tickets.load(Ordering::Relaxed);
+        self.tickets.store(held.saturating_sub(1), Ordering::Relaxed);
+        Some(ticket)
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Sessions")
+    }
+}
+
+#[async_trait]
+impl AsyncTlsConnector for Connector {
+    type Stream = AsyncRustlsStream;
+
+    async fn connect(&self, domain: &str, stream: TcpStream) -> FtpResult<AsyncRustlsStream> {
+        self.handshakes.reached(Latest::Begun);
+        let bare = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(domain);
+        let name = ServerName::try_from(bare.to_owned()).map_err(|error| FtpError::SecureError(error.to_string()))?;
+        match self.connector.connect(name, stream).await {
+            Ok(stream) => {
+                self.handshakes.reached(Latest::Done);
+                Ok(stream.into())
+            }
+            Err(error) => {
+                let text = error.to_string();
+                self.handshakes
+                    .reached(Latest::Failed(tls::failed(&format!("cannot secure the connection to {domain}"), error)));
+                Err(FtpError::SecureError(text))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Connector")
+    }
+}
