@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use crate::content::Content;
 use crate::error::Error;
 use crate::path::RemotePath;
+use sha2::{Digest, Sha256};
 
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,13 +66,108 @@ impl ByteRange {
     pub const ALL: Self = Self { offset: 0, length: None };
 }
 
+/// How a file is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// What to do when the target exists.
+    pub if_exists: IfExists,
+    /// Whether missing folders on the way to the target are made.
+    pub parents: bool,
+    /// The time of last change to record, to the precision of the remote. A remote that cannot record one keeps the
+    /// time of the write; that is no error.
+    pub modified: Option<SystemTime>,
+    /// For a write that may be continued after it broke off.
+    pub resume: Option<Resume>,
+}
+
+impl WriteOptions {
+    /// Nothing but what to do when the target exists.
+    pub fn new(if_exists: IfExists) -> Self {
+        Self { if_exists, parents: false, modified: None, resume: None }
+    }
+}
+
+/// Names the partial content of a write, so that a later one can go on where it broke off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resume {
+    /// What the content is: the same for the same source in the same state, different otherwise.
+    pub key: ResumeKey,
+    /// Where the content that is handed over begins: bytes that an earlier write with this key has brought already,
+    /// as [`crate::Remote::partial`] told. What lies beyond is dropped.
+    pub offset: u64,
+}
+
+/// The mark of some content in 16 hexadecimal digits, made from whatever identifies it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ResumeKey(String);
+
+impl ResumeKey {
+    /// The key of content that `identity` describes, such as connection, path, size and time of a source.
+    pub fn of(identity: &str) -> Self {
+        let digest = Sha256::digest(identity.as_bytes());
+        Self(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A checksum that a remote knows or computes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checksum {
+    /// How it is computed.
+    pub algorithm: ChecksumAlgorithm,
+    /// Its value in lower-case hexadecimal digits.
+    pub value: String,
+}
+
+/// How a checksum is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChecksumAlgorithm {
+    /// SHA-256 of the content.
+    Sha256,
+    /// SHA-1 of the content.
+    Sha1,
+    /// MD5 of the content.
+    Md5,
+    /// CRC-32 (ISO 3309) of the content.
+    Crc32,
+    /// Dropbox's content hash: SHA-256 over the SHA-256 of each block of 4 MiB.
+    Dropbox,
+}
+
+impl ChecksumAlgorithm {
+    /// Its usual name: `sha256`, `sha1`, `md5`, `crc32`, `dropbox`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha1 => "sha1",
+            Self::Md5 => "md5",
+            Self::Crc32 => "crc32",
+            Self::Dropbox => "dropbox",
+        }
+    }
+}
+
+/// What a remote tells of itself when it is pinged: names such as `server`, `tls`, `user`, and their values.
+pub type Facts = Vec<(&'static str, String)>;
+
 /// A folder's entries, page by page; no page is empty, their order is the remote's.
 pub(crate) type Pages = BoxStream<'static, Result<Vec<Entry>, Error>>;
 
 #[async_trait]
 pub(crate) trait Backend: Send + Sync {
-    /// Opens, authenticates and does the smallest real operation. Safe to repeat.
-    async fn ping(&self) -> Result<(), Error>;
+    /// Whether a write or a new folder makes the folders on the way to it.
+    fn makes_parents(&self) -> bool;
+
+    /// Whether it tries again by itself, so that nobody else has to.
+    fn repeats_by_itself(&self) -> bool;
+
+    /// Opens, authenticates and does the smallest real operation. Tells what is worth knowing of the remote. A failure
+    /// carries its [`crate::Step`]. Safe to repeat.
+    async fn ping(&self) -> Result<Facts, Error>;
 
     /// What is at `path`: `NotFound` when nothing is. Symbolic links are not followed. Safe to repeat.
     async fn stat(&self, path: &RemotePath) -> Result<Entry, Error>;
@@ -91,7 +187,35 @@ pub(crate) trait Backend: Send + Sync {
     /// dropped, the temporary file is removed as far as the remote can be reached. `NotFound` when the folder is
     /// missing, unless the remote makes it by itself; `AlreadyExists` with [`IfExists::Fail`]; `Conflict` when the
     /// target is a folder. The returned entry is the file as it is now. Safe to repeat with [`IfExists::Replace`].
-    async fn write(&self, path: &RemotePath, content: Content, if_exists: IfExists) -> Result<Entry, Error>;
+    ///
+    /// With [`WriteOptions::resume`] the temporary name is made from its key, what is there beyond its offset is
+    /// dropped, `content` is put behind it, and a write that breaks off leaves it there. A remote that keeps no
+    /// partial content answers [`Backend::partial`] with 0 and ignores the key. `parents` is not its concern.
+    async fn write(&self, path: &RemotePath, content: Content, options: &WriteOptions) -> Result<Entry, Error>;
+
+    /// How many bytes an earlier write to `path` with this key has left; 0 when there are none. Safe to repeat.
+    async fn partial(&self, path: &RemotePath, key: &ResumeKey) -> Result<u64, Error>;
+
+    /// Puts content behind the end of a file, which is made when it is missing. Not atomic: what arrived before a
+    /// failure stays, and the error says so. `Conflict` for a folder, `Unsupported` where the remote cannot.
+    async fn append(&self, path: &RemotePath, content: Content) -> Result<Entry, Error>;
+
+    /// Copies a file within the remote, which moves the bytes itself; `None` where it cannot, and nothing happened.
+    /// Otherwise as [`Backend::write`].
+    async fn copy(&self, source: &RemotePath, target: &RemotePath, if_exists: IfExists)
+    -> Result<Option<Entry>, Error>;
+
+    /// Deletes a folder with all that is in it, when the remote can do that at once: `false`, and nothing happened,
+    /// where it cannot. Symbolic links are deleted themselves, never what they lead to.
+    async fn delete_tree(&self, path: &RemotePath) -> Result<bool, Error>;
+
+    /// Sets the time of the last change, to the precision of the remote. `NotFound`; `Unsupported` where it cannot.
+    /// Safe to repeat.
+    async fn set_modified(&self, path: &RemotePath, time: SystemTime) -> Result<(), Error>;
+
+    /// A checksum of a file that the remote knows or computes itself; `None` where it cannot. `NotFound`; `Conflict`
+    /// for a folder. Safe to repeat.
+    async fn checksum(&self, path: &RemotePath) -> Result<Option<Checksum>, Error>;
 
     /// Deletes a file or an empty folder. `NotFound`; `Conflict` when the folder is not empty. A symbolic link is
     /// deleted itself, never what it leads to.

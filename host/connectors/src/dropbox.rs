@@ -17,7 +17,7 @@ mod upload;
 mod wire;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -26,7 +26,7 @@ use serde_json::json;
 use url::{Host, Url};
 
 use crate::Common;
-use crate::backend::{Backend, ByteRange, Entry, EntryKind, IfExists, Pages};
+use crate::backend::{Backend, ByteRange, Checksum, Entry, EntryKind, Facts, IfExists, Pages, ResumeKey, WriteOptions};
 use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
@@ -36,6 +36,7 @@ use crate::path::RemotePath;
 use call::Caller;
 use commit::Commits;
 use failure::{Call, Failure};
+pub(crate) use hash::ContentHasher;
 use pace::{Pace, TRIES_MAX, WAIT_BUDGET};
 use parts::Memory;
 use token::Tokens;
@@ -291,9 +292,17 @@ fn root_is_a_folder() -> Error {
 
 #[async_trait]
 impl Backend for Dropbox {
-    async fn ping(&self) -> Result<(), Error> {
+    fn makes_parents(&self) -> bool {
+        true
+    }
+
+    fn repeats_by_itself(&self) -> bool {
+        true
+    }
+
+    async fn ping(&self) -> Result<Facts, Error> {
         self.caller.list_folder(&RemotePath::root(), false, 1).await?;
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Entry, Error> {
@@ -320,7 +329,8 @@ impl Backend for Dropbox {
         Ok(self.caller.download_range(path, range).await?)
     }
 
-    async fn write(&self, path: &RemotePath, content: Content, if_exists: IfExists) -> Result<Entry, Error> {
+    async fn write(&self, path: &RemotePath, content: Content, options: &WriteOptions) -> Result<Entry, Error> {
+        let if_exists = options.if_exists;
         if path.is_root() {
             return Err(root_is_a_folder());
         }
@@ -329,13 +339,41 @@ impl Backend for Dropbox {
             mode: if if_exists == IfExists::Replace { json!("overwrite") } else { json!("add") },
             autorename: if_exists == IfExists::Rename,
             strict_conflict: if_exists != IfExists::Replace,
-            client_modified: None,
+            client_modified: options.modified.map(wire::write_time).transpose()?,
             mute: false,
         };
         let metadata = self.caller.upload(&upload, content).await.map_err(|failure| {
             if failure.is("path/conflict/folder") { failure.of_kind(ErrorKind::Conflict) } else { failure.into() }
         })?;
         Self::entry_at(path, &metadata)
+    }
+
+    async fn partial(&self, _: &RemotePath, _: &ResumeKey) -> Result<u64, Error> {
+        Ok(0)
+    }
+
+    async fn append(&self, path: &RemotePath, _: Content) -> Result<Entry, Error> {
+        Err(Error::new(ErrorKind::Unsupported, format!("cannot append to {path}: Dropbox replaces files as a whole")))
+    }
+
+    async fn copy(&self, _: &RemotePath, _: &RemotePath, _: IfExists) -> Result<Option<Entry>, Error> {
+        Ok(None)
+    }
+
+    async fn delete_tree(&self, path: &RemotePath) -> Result<bool, Error> {
+        self.caller.delete(path).await?;
+        Ok(true)
+    }
+
+    async fn set_modified(&self, path: &RemotePath, _: SystemTime) -> Result<(), Error> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("cannot set the time of {path}: Dropbox takes one with an upload only"),
+        ))
+    }
+
+    async fn checksum(&self, _: &RemotePath) -> Result<Option<Checksum>, Error> {
+        Ok(None)
     }
 
     /// Dropbox deletes folders with all that is in them, so an empty page comes first. What someone puts into the

@@ -35,6 +35,36 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// How far the way to a remote was gone when an operation failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Looking up the name, or checking the addresses against the outgoing policy.
+    Name,
+    /// Reaching the address.
+    Connect,
+    /// The TLS handshake, and checking the server's certificate.
+    Tls,
+    /// Checking the SSH host key.
+    HostKey,
+    /// Logging in, or getting a token.
+    Login,
+    /// The operation itself.
+    Command,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Name => "name",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::HostKey => "host-key",
+            Self::Login => "login",
+            Self::Command => "command",
+        })
+    }
+}
+
 /// A failed operation on a remote.
 ///
 /// `Display` tells this layer only: what was attempted, on what, what happened and what to do. The cause is in
@@ -43,6 +73,7 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    step: Option<Step>,
     retry_after: Option<Duration>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -50,13 +81,20 @@ pub struct Error {
 impl Error {
     /// An error without a cause below it.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None, source: None }
+        Self { kind, message: message.into(), step: None, retry_after: None, source: None }
     }
 
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// Adds the step of the way to the remote that failed, unless it is known already.
+    #[must_use]
+    pub fn at(mut self, step: Step) -> Self {
+        self.step.get_or_insert(step);
         self
     }
 
@@ -70,6 +108,11 @@ impl Error {
     /// The kind, for programs.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// Which step of the way to the remote failed, where that is known.
+    pub fn step(&self) -> Option<Step> {
+        self.step
     }
 
     /// How long the remote asked to wait before the next try, where it said so.

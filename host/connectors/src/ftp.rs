@@ -16,7 +16,7 @@ mod session;
 mod upload;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -26,7 +26,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncReadExt;
 
 use crate::Common;
-use crate::backend::{Backend, ByteRange, Entry, EntryKind, IfExists, Pages};
+use crate::backend::{Backend, ByteRange, Checksum, Entry, EntryKind, Facts, IfExists, Pages, ResumeKey, WriteOptions};
 use crate::content::{CHUNK_BYTES, Content};
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
@@ -175,11 +175,19 @@ type Question<T> = for<'a> fn(&'a mut Session, &'a RemotePath) -> BoxFuture<'a, 
 
 #[async_trait]
 impl Backend for Ftp {
-    async fn ping(&self) -> Result<(), Error> {
+    fn makes_parents(&self) -> bool {
+        false
+    }
+
+    fn repeats_by_itself(&self) -> bool {
+        false
+    }
+
+    async fn ping(&self) -> Result<Facts, Error> {
         let root = RemotePath::root();
         let (session, ()) = self.first(&root, |session, _| Box::pin(noop(session))).await?;
         self.pool.put(session);
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Entry, Error> {
@@ -240,7 +248,8 @@ impl Backend for Ftp {
         Ok(Content::from_stream(wanted, stream::try_unfold(download, Download::next_chunk)))
     }
 
-    async fn write(&self, path: &RemotePath, content: Content, if_exists: IfExists) -> Result<Entry, Error> {
+    async fn write(&self, path: &RemotePath, content: Content, options: &WriteOptions) -> Result<Entry, Error> {
+        let if_exists = options.if_exists;
         let Some(folder) = path.parent() else { return Err(is_a_folder("write", path)) };
         let temporary = folder.join(&temporary::name_for(path.name()))?;
         let (session, target) = self.look(path).await?;
@@ -251,6 +260,36 @@ impl Backend for Ftp {
         };
         self.pool.put(session);
         Err(refusal)
+    }
+
+    async fn partial(&self, _: &RemotePath, _: &ResumeKey) -> Result<u64, Error> {
+        Ok(0)
+    }
+
+    async fn append(&self, path: &RemotePath, _: Content) -> Result<Entry, Error> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("cannot append to {path}: connections of type ftp cannot append"),
+        ))
+    }
+
+    async fn copy(&self, _: &RemotePath, _: &RemotePath, _: IfExists) -> Result<Option<Entry>, Error> {
+        Ok(None)
+    }
+
+    async fn delete_tree(&self, _: &RemotePath) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn set_modified(&self, path: &RemotePath, _: SystemTime) -> Result<(), Error> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("cannot set the time of {path}: connections of type ftp cannot"),
+        ))
+    }
+
+    async fn checksum(&self, _: &RemotePath) -> Result<Option<Checksum>, Error> {
+        Ok(None)
     }
 
     async fn delete(&self, path: &RemotePath) -> Result<(), Error> {

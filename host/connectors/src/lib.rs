@@ -1,8 +1,9 @@
 //! Bytes to and from remote places: local folders, FTP, SFTP, Dropbox, HTTP origins.
 //!
-//! A [`Remote`] is an open handle on one configured connection. What holds for all of them is here, once: the path
-//! jail, the limit of operations at once, the log line. Each protocol is one module behind a private trait.
-//! Knows no WebAssembly, no configuration file, no listener.
+//! A [`Remote`] is an open handle on one configured connection; its operations are in `remote`, what holds for each of
+//! them (a place among those at once, retries, bandwidth, log line, metrics) in `operation`, whole trees in `walk` and
+//! `transfer`. Each protocol is one module behind a private trait. Knows no WebAssembly, no configuration file, no
+//! listener.
 
 mod error;
 mod path;
@@ -11,33 +12,39 @@ mod egress;
 mod backend;
 mod temporary;
 pub mod tls;
+mod operation;
+mod remote;
+mod walk;
+mod transfer;
 pub mod local;
 pub mod ftp;
 pub mod sftp;
 pub mod dropbox;
 pub mod http;
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use futures::stream::{self, Stream, StreamExt, TryStreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-pub use backend::{ByteRange, Entry, EntryKind, IfExists};
+pub use backend::{
+    ByteRange, Checksum, ChecksumAlgorithm, Entry, EntryKind, Facts, IfExists, Resume, ResumeKey, WriteOptions,
+};
 pub use content::{CHUNK_BYTES, Content};
 pub use egress::Egress;
-pub use error::{Error, ErrorKind, chain};
+pub use error::{Error, ErrorKind, Step, chain};
 pub use path::{PATH_BYTES_MAX, RemotePath};
+pub use remote::{LIST_ENTRIES_MAX, Ping};
+pub use transfer::{
+    FileResult, IfPresent, Outcome, PARALLEL_DEFAULT, PARALLEL_MAX, Progress, Transfer, TransferOptions, Verify,
+    transfer,
+};
+pub use walk::{Filter, WALK_FOLDER_ENTRIES_MAX, WALK_FOLDERS_MAX};
 
-use backend::{Backend, Pages};
-
-/// Entries that [`Remote::list`] returns at most; beyond that memory is at the mercy of the server.
-pub const LIST_ENTRIES_MAX: usize = 10_000;
-
-/// How long an operation waits for a place among the operations of its connection: as long as a busy remote takes
-/// for a few operations, and shorter than what a caller waits for an answer.
-const PERMIT_WAIT_MAX: Duration = Duration::from_secs(20);
+use backend::Backend;
+use operation::Throttle;
 
 /// What every connection has, whatever its protocol.
 #[derive(Debug, Clone)]
@@ -52,6 +59,12 @@ pub struct Common {
     pub read_timeout: Duration,
     /// After so long without use a pooled connection is closed.
     pub idle_timeout: Duration,
+    /// After so long a pooled connection is not used again, however busy it is.
+    pub life_time: Duration,
+    /// How often an operation that is safe to repeat is tried again when the remote was out of reach or broke off.
+    pub retries: u32,
+    /// Bytes per second over all transfers of the connection, both ways together; as fast as it goes when absent.
+    pub bandwidth: Option<u64>,
 }
 
 impl Default for Common {
@@ -62,6 +75,9 @@ impl Default for Common {
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
+            life_time: Duration::from_secs(3600),
+            retries: 2,
+            bandwidth: None,
         }
     }
 }
@@ -92,6 +108,9 @@ struct Shared {
     common: Common,
     protocol: Protocol,
     permits: Arc<Semaphore>,
+    throttle: Option<Throttle>,
+    /// Partial contents that are being continued, so that no two writes work on one.
+    resuming: Mutex<HashSet<(RemotePath, ResumeKey)>>,
 }
 
 enum Protocol {
@@ -121,7 +140,9 @@ impl Remote {
             Config::Http(config) => Protocol::Http(Arc::new(http::Origin::new(config, &common, Arc::clone(egress))?)),
         };
         let permits = Arc::new(Semaphore::new(common.operations_max.max(1)));
-        Ok(Self { shared: Arc::new(Shared { name: name.to_owned(), common, protocol, permits }) })
+        let throttle = common.bandwidth.map(Throttle::new);
+        let (name, resuming) = (name.to_owned(), Mutex::default());
+        Ok(Self { shared: Arc::new(Shared { name, common, protocol, permits, throttle, resuming }) })
     }
 
     /// The configured name.
@@ -155,217 +176,10 @@ impl Remote {
             _ => None,
         }
     }
-
-    /// Opens, authenticates and does the smallest real operation; the time that this took.
-    ///
-    /// # Errors
-    /// What failed: the name, the connection, the login or the command.
-    pub async fn ping(&self) -> Result<Duration, Error> {
-        let started = Instant::now();
-        let _permit = self.permit().await?;
-        self.logged("ping", &RemotePath::root(), self.backend("ping")?.ping()).await?;
-        Ok(started.elapsed())
-    }
-
-    /// What is at `path`.
-    ///
-    /// # Errors
-    /// `NotFound` when nothing is; otherwise what the remote reports.
-    pub async fn stat(&self, path: &RemotePath) -> Result<Entry, Error> {
-        let _permit = self.permit().await?;
-        let outside = self.outside(path);
-        let entry = self.logged("stat", path, self.backend("stat")?.stat(&outside)).await?;
-        self.inside(entry)
-    }
-
-    /// The entries of a folder, page by page.
-    ///
-    /// # Errors
-    /// `NotFound`, `Conflict` when it is not a folder.
-    pub async fn list_pages(
-        &self,
-        path: &RemotePath,
-    ) -> Result<impl Stream<Item = Result<Vec<Entry>, Error>> + Send + use<>, Error> {
-        let permit = self.permit().await?;
-        let outside = self.outside(path);
-        let pages: Pages = self.logged("list", path, self.backend("list")?.list(&outside)).await?;
-        let remote = self.clone();
-        Ok(pages.map(move |page| {
-            let _held_until_the_end_of_the_listing = &permit;
-            page?.into_iter().map(|entry| remote.inside(entry)).collect()
-        }))
-    }
-
-    /// All entries of a folder.
-    ///
-    /// # Errors
-    /// `NotFound`, `Conflict`; `TooLarge` with more than [`LIST_ENTRIES_MAX`] entries.
-    pub async fn list(&self, path: &RemotePath) -> Result<Vec<Entry>, Error> {
-        let pages = self.list_pages(path).await?;
-        futures::pin_mut!(pages);
-        let mut entries = Vec::new();
-        while let Some(page) = pages.try_next().await? {
-            entries.extend(page);
-            if entries.len() > LIST_ENTRIES_MAX {
-                return Err(Error::new(
-                    ErrorKind::TooLarge,
-                    format!("{path} on {} has more than {LIST_ENTRIES_MAX} entries; list it page by page", self.name()),
-                ));
-            }
-        }
-        Ok(entries)
-    }
-
-    /// A file's content, pulled from the remote as it is consumed.
-    ///
-    /// # Errors
-    /// `NotFound`, `Conflict` for a folder; a transfer that breaks off is an error item of the content.
-    pub async fn read(&self, path: &RemotePath, range: ByteRange) -> Result<Content, Error> {
-        let permit = self.permit().await?;
-        let outside = self.outside(path);
-        let content = self.logged("read", path, self.backend("read")?.read(&outside, range)).await?;
-        Ok(held_with(content, permit))
-    }
-
-    /// Writes a file: whole under its name, or not at all.
-    ///
-    /// # Errors
-    /// `AlreadyExists`, `NotFound` for a missing folder, `Conflict` when the target is a folder, and what `content`
-    /// or the remote reports.
-    pub async fn write(&self, path: &RemotePath, content: Content, if_exists: IfExists) -> Result<Entry, Error> {
-        let _permit = self.permit().await?;
-        let outside = self.outside(path);
-        let write = self.backend("write")?.write(&outside, content, if_exists);
-        let entry = self.logged("write", path, write).await?;
-        self.inside(entry)
-    }
-
-    /// Deletes a file or an empty folder.
-    ///
-    /// # Errors
-    /// `NotFound`; `Conflict` when the folder is not empty; `Invalid` for the root.
-    pub async fn delete(&self, path: &RemotePath) -> Result<(), Error> {
-        self.not_the_root("delete", path)?;
-        let _permit = self.permit().await?;
-        let outside = self.outside(path);
-        self.logged("delete", path, self.backend("delete")?.delete(&outside)).await
-    }
-
-    /// Renames within the connection.
-    ///
-    /// # Errors
-    /// `NotFound` for the source, `AlreadyExists` for the target with [`IfExists::Fail`], `Unsupported` with
-    /// [`IfExists::Rename`], `Invalid` for the root.
-    pub async fn rename(&self, source: &RemotePath, target: &RemotePath, if_exists: IfExists) -> Result<(), Error> {
-        self.not_the_root("rename", source)?;
-        self.not_the_root("rename", target)?;
-        let _permit = self.permit().await?;
-        let (from, to) = (self.outside(source), self.outside(target));
-        self.logged("rename", source, self.backend("rename")?.rename(&from, &to, if_exists)).await
-    }
-
-    /// Makes one folder.
-    ///
-    /// # Errors
-    /// `AlreadyExists`; `NotFound` for a missing parent, unless the remote makes it.
-    pub async fn make_directory(&self, path: &RemotePath) -> Result<(), Error> {
-        let _permit = self.permit().await?;
-        let outside = self.outside(path);
-        self.logged("make-directory", path, self.backend("make-directory")?.make_directory(&outside)).await
-    }
-
-    fn backend(&self, operation: &str) -> Result<&dyn Backend, Error> {
-        match &self.shared.protocol {
-            Protocol::Files { backend, .. } => Ok(backend.as_ref()),
-            Protocol::Dropbox(dropbox) => Ok(dropbox.as_ref()),
-            Protocol::Http(_) => Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("connection {} is of type http, which has no {operation}: it holds no files", self.name()),
-            )),
-        }
-    }
-
-    /// Waits for a place among the operations of this connection. The wait is bounded, because operations that each
-    /// hold one place and wait for a second one (a copy within the connection) would wait for each other for ever.
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
-        let permit = Arc::clone(&self.shared.permits).acquire_owned();
-        match tokio::time::timeout(PERMIT_WAIT_MAX, permit).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(closed)) => {
-                Err(Error::new(ErrorKind::Internal, format!("connection {} was closed", self.name()))
-                    .with_source(closed))
-            }
-            Err(_) => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!(
-                    "all {} operations that connection {} allows at once were busy for {} s; raise operations-max",
-                    self.shared.common.operations_max,
-                    self.name(),
-                    PERMIT_WAIT_MAX.as_secs()
-                ),
-            )),
-        }
-    }
-
-    fn outside(&self, path: &RemotePath) -> RemotePath {
-        path.below(&self.shared.common.root)
-    }
-
-    fn inside(&self, mut entry: Entry) -> Result<Entry, Error> {
-        let path = entry.path.relative_to(&self.shared.common.root).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Internal,
-                format!("connection {} answered with {}, outside of its root", self.name(), entry.path),
-            )
-        })?;
-        entry.path = path;
-        Ok(entry)
-    }
-
-    fn not_the_root(&self, operation: &str, path: &RemotePath) -> Result<(), Error> {
-        if path.is_root() {
-            let name = self.name();
-            return Err(Error::new(ErrorKind::Invalid, format!("cannot {operation} the root of connection {name}")));
-        }
-        Ok(())
-    }
-
-    async fn logged<T>(
-        &self,
-        operation: &'static str,
-        path: &RemotePath,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let started = Instant::now();
-        let result = work.await;
-        tracing::debug!(
-            connection = self.name(),
-            operation,
-            path = path.as_str(),
-            duration_ms = started.elapsed().as_millis() as u64,
-            outcome = result.as_ref().err().map_or("ok".to_owned(), |error| format!("{:?}", error.kind())),
-            "connection operation"
-        );
-        result
-    }
 }
 
 impl fmt::Debug for Remote {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Remote").field("name", &self.name()).field("kind", &self.kind()).finish()
     }
-}
-
-/// Content in chunks of at most [`CHUNK_BYTES`] that keeps a place among the connection's operations until it is
-/// consumed or dropped.
-fn held_with(content: Content, permit: OwnedSemaphorePermit) -> Content {
-    let size = content.size();
-    let chunks = content.into_stream().map_ok(|chunk| stream::iter(content::pieces(chunk)).map(Ok)).try_flatten();
-    Content::from_stream(
-        size,
-        chunks.map(move |chunk| {
-            let _held_until_the_content_is_dropped = &permit;
-            chunk
-        }),
-    )
 }

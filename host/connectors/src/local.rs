@@ -7,17 +7,21 @@
 mod folder;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use sha2::{Digest, Sha256};
 
-use crate::backend::{Backend, ByteRange, Entry, IfExists, Pages};
+use crate::backend::{
+    Backend, ByteRange, Checksum, ChecksumAlgorithm, Entry, Facts, IfExists, Pages, ResumeKey, WriteOptions,
+};
 use crate::content::{CHUNK_BYTES, Content};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Step};
 use crate::path::RemotePath;
 use folder::{Folder, Temporary};
 
@@ -53,8 +57,19 @@ impl Local {
 
 #[async_trait]
 impl Backend for Local {
-    async fn ping(&self) -> Result<(), Error> {
-        self.blocking(|folder| folder.stat(&RemotePath::root())).await.map(drop)
+    fn makes_parents(&self) -> bool {
+        false
+    }
+
+    /// A file system does not come and go.
+    fn repeats_by_itself(&self) -> bool {
+        true
+    }
+
+    async fn ping(&self) -> Result<Facts, Error> {
+        let folder = self.blocking(|folder| folder.stat(&RemotePath::root())).await;
+        folder.map_err(|error| error.at(Step::Command))?;
+        Ok(Vec::new())
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Entry, Error> {
@@ -90,22 +105,62 @@ impl Backend for Local {
         Ok(Content::from_stream(Some(size), batches))
     }
 
-    async fn write(&self, path: &RemotePath, content: Content, if_exists: IfExists) -> Result<Entry, Error> {
+    async fn write(&self, path: &RemotePath, content: Content, options: &WriteOptions) -> Result<Entry, Error> {
+        let (path, options) = (path.clone(), options.clone());
+        let temporary = self.blocking(move |folder| folder.create(&path, &options)).await?;
+        let temporary = fill(temporary, content, Temporary::append).await?;
+        blocking(move || temporary.commit()).await
+    }
+
+    async fn partial(&self, path: &RemotePath, key: &ResumeKey) -> Result<u64, Error> {
+        let (path, key) = (path.clone(), key.clone());
+        self.blocking(move |folder| folder.partial(&path, &key)).await
+    }
+
+    async fn append(&self, path: &RemotePath, content: Content) -> Result<Entry, Error> {
+        let named = path.clone();
+        let file = self.blocking(move |folder| folder.open_end(&named)).await?;
+        let named = path.clone();
+        let file = fill(file, content, move |file, chunks| {
+            chunks.iter().try_for_each(|chunk| file.write_all(chunk)).map_err(|error| {
+                let message = format!("appending to {named} broke off; what arrived before stays");
+                Error::new(ErrorKind::Interrupted, message).with_source(error)
+            })
+        })
+        .await?;
+        let named = path.clone();
+        self.blocking(move |folder| {
+            file.sync_all().map_err(|error| {
+                Error::new(ErrorKind::Interrupted, format!("what was appended to {named} may not be on the disk"))
+                    .with_source(error)
+            })?;
+            folder.stat(&named)
+        })
+        .await
+    }
+
+    async fn copy(&self, _: &RemotePath, _: &RemotePath, _: IfExists) -> Result<Option<Entry>, Error> {
+        Ok(None)
+    }
+
+    async fn delete_tree(&self, path: &RemotePath) -> Result<bool, Error> {
         let path = path.clone();
-        let mut temporary = self.blocking(move |folder| folder.create(&path, if_exists)).await?;
-        let mut chunks = content.into_stream();
-        let mut batch = Vec::new();
-        let mut batch_bytes = 0;
+        self.blocking(move |folder| folder.delete_tree(&path)).await.map(|()| true)
+    }
+
+    async fn set_modified(&self, path: &RemotePath, time: SystemTime) -> Result<(), Error> {
+        let path = path.clone();
+        self.blocking(move |folder| folder.set_modified(&path, time)).await
+    }
+
+    async fn checksum(&self, path: &RemotePath) -> Result<Option<Checksum>, Error> {
+        let mut chunks = self.read(path, ByteRange::ALL).await?.into_stream();
+        let mut hash = Sha256::new();
         while let Some(chunk) = chunks.try_next().await? {
-            batch_bytes += chunk.len();
-            batch.push(chunk);
-            if batch_bytes >= BATCH_BYTES {
-                temporary = append(temporary, std::mem::take(&mut batch)).await?;
-                batch_bytes = 0;
-            }
+            hash.update(&chunk);
         }
-        temporary = append(temporary, batch).await?;
-        blocking(move || temporary.commit(if_exists)).await
+        let value = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Some(Checksum { algorithm: ChecksumAlgorithm::Sha256, value }))
     }
 
     async fn delete(&self, path: &RemotePath) -> Result<(), Error> {
@@ -131,12 +186,35 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
     }
 }
 
-async fn append(mut temporary: Temporary, batch: Vec<Bytes>) -> Result<Temporary, Error> {
-    blocking(move || {
-        temporary.append(&batch)?;
-        Ok(temporary)
-    })
-    .await
+/// Hands content to `append` in batches, each on the blocking pool.
+async fn fill<T: Send + 'static>(
+    mut target: T,
+    content: Content,
+    append: impl Fn(&mut T, &[Bytes]) -> Result<(), Error> + Send + Sync + 'static,
+) -> Result<T, Error> {
+    let append = Arc::new(append);
+    let mut chunks = content.into_stream();
+    let mut is_more = true;
+    while is_more {
+        let mut batch = Vec::new();
+        let mut batch_bytes = 0;
+        while is_more && batch_bytes < BATCH_BYTES {
+            match chunks.try_next().await? {
+                Some(chunk) => {
+                    batch_bytes += chunk.len();
+                    batch.push(chunk);
+                }
+                None => is_more = false,
+            }
+        }
+        let append = Arc::clone(&append);
+        target = blocking(move || {
+            append(&mut target, &batch)?;
+            Ok(target)
+        })
+        .await?;
+    }
+    Ok(target)
 }
 
 fn read_batch(file: File, left: u64, path: &RemotePath) -> Result<(File, Bytes), Error> {

@@ -11,6 +11,8 @@ pub const PATH_BYTES_MAX: usize = 4096;
 
 /// An absolute path within a connection, such as `/inbox/report.csv`. The root is `/`.
 ///
+/// A byte of a name that is not UTF-8 stands as a character from `U+EF80` to `U+EFFF`, see [`text_of`].
+///
 /// Holds no `..`, no `.`, no empty component, no backslash (a separator for servers on Windows) and no control
 /// character (CR and LF end a command in FTP).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,6 +129,43 @@ impl RemotePath {
     }
 }
 
+/// Where the bytes of a name that is not UTF-8 are put: byte `0x80` at `U+EF80`, `0xFF` at `U+EFFF`. The range is for
+/// private use, and MirBSD and others use it so.
+const BYTE_ESCAPES: std::ops::RangeInclusive<u32> = 0xEF80..=0xEFFF;
+
+/// A name on the wire as text: as it is where it is UTF-8; otherwise each offending byte becomes one character for
+/// private use. [`bytes_of`] is the inverse, so that every name that can be listed can be read and deleted, too.
+pub(crate) fn text_of(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let escape = |text: &mut String, bytes: &[u8]| {
+        text.extend(bytes.iter().filter_map(|byte| char::from_u32(BYTE_ESCAPES.start() - 0x80 + u32::from(*byte))));
+    };
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            // A character that looks like an escape must not become a byte on the way back.
+            if BYTE_ESCAPES.contains(&u32::from(character)) {
+                escape(&mut text, character.encode_utf8(&mut [0; 4]).as_bytes());
+            } else {
+                text.push(character);
+            }
+        }
+        escape(&mut text, chunk.invalid());
+    }
+    text
+}
+
+/// The bytes on the wire of what [`text_of`] made.
+pub(crate) fn bytes_of(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    for character in text.chars() {
+        match u32::from(character) {
+            code if BYTE_ESCAPES.contains(&code) => bytes.push((code - BYTE_ESCAPES.start()) as u8 + 0x80),
+            _ => bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    bytes
+}
+
 impl fmt::Display for RemotePath {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
@@ -217,7 +256,24 @@ mod tests {
         assert_eq!(path("/a/b").name(), "b");
     }
 
+    #[test]
+    fn a_name_that_is_not_utf8_is_told_in_characters_for_private_use() {
+        assert_eq!(text_of(b"gr\xfc\xdfe.txt"), "gr\u{effc}\u{efdf}e.txt");
+        assert_eq!(bytes_of(&text_of(b"\xff\xfe")), b"\xff\xfe");
+        assert_eq!(text_of("größe 🚢".as_bytes()), "größe 🚢");
+    }
+
     proptest! {
+        #[test]
+        fn every_name_on_the_wire_comes_back_as_it_was(name in proptest::collection::vec(any::<u8>(), 0..40)) {
+            prop_assert_eq!(bytes_of(&text_of(&name)), name);
+        }
+
+        #[test]
+        fn a_private_character_in_a_name_survives(name in "[a\u{ef7f}-\u{f001}]{0,10}") {
+            prop_assert_eq!(bytes_of(&text_of(name.as_bytes())), name.as_bytes());
+        }
+
         #[test]
         fn no_text_makes_a_path_that_leads_out(text in "(?s)[./\\\\a-c\n]{0,24}|.{0,40}") {
             if let Ok(path) = RemotePath::parse(&text) {

@@ -1,11 +1,22 @@
 //! The names of files on their way: unique, hidden, recognisable, and within what file systems take.
 
+use crate::backend::ResumeKey;
+
 /// Longest name in bytes on nearly every file system (NAME_MAX of Linux; NTFS counts UTF-16 units, which are fewer).
 const NAME_BYTES_MAX: usize = 255;
 
 /// A name for the content of `name` until it is complete: `.report.csv.1f0c9a7be2d45c3b.part`. A long name is cut.
 pub(crate) fn name_for(name: &str) -> String {
-    let suffix = format!(".{:016x}.part", rand::random::<u64>());
+    marked(name, &format!("{:016x}", rand::random::<u64>()))
+}
+
+/// The name of content that can be continued: the same for the same key.
+pub(crate) fn name_for_key(name: &str, key: &ResumeKey) -> String {
+    marked(name, key.as_str())
+}
+
+fn marked(name: &str, mark: &str) -> String {
+    let suffix = format!(".{mark}.part");
     let mut kept = name.len().min(NAME_BYTES_MAX - 1 - suffix.len());
     while !name.is_char_boundary(kept) {
         kept -= 1;

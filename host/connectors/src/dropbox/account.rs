@@ -11,10 +11,11 @@ use serde_json::json;
 use super::upload::Upload;
 use super::wire::{self, Kind, Listing, write_time};
 use super::{Dropbox, PAGE_ENTRIES};
+use crate::Remote;
 use crate::content::Content;
 use crate::error::{Error, ErrorKind};
+use crate::operation::{Effect, Operation};
 use crate::path::RemotePath;
-use crate::{Remote, held_with};
 
 /// Longest cursor and revision taken from a caller: many times what Dropbox makes, and still a small request.
 const CURSOR_BYTES_MAX: usize = 16 * 1024;
@@ -134,6 +135,8 @@ impl Account {
             mute: options.mute,
         };
         let _permit = self.remote.permit().await?;
+        let operation = Operation::begin(&self.remote, "dropbox-upload", path, Effect::WholeOrNot);
+        let content = operation.measured(content);
         let work = async {
             self.client.caller.upload(&upload, content).await.map_err(|failure| {
                 if update && failure.is("path/conflict") {
@@ -143,7 +146,7 @@ impl Account {
                 }
             })
         };
-        let metadata = self.remote.logged("dropbox-upload", &outside, work).await?;
+        let metadata = operation.end(work.await)?;
         Ok(self.told_of(path, metadata))
     }
 
@@ -158,9 +161,11 @@ impl Account {
             return Err(super::root_is_a_folder());
         }
         let permit = self.remote.permit().await?;
-        let work = async { Ok(self.client.caller.download(&outside).await?) };
-        let (metadata, content) = self.remote.logged("dropbox-download", &outside, work).await?;
-        Ok((self.told_of(path, metadata), held_with(content, permit)))
+        let operation = Operation::begin(&self.remote, "dropbox-download", path, Effect::None);
+        match self.client.caller.download(&outside).await {
+            Ok((metadata, content)) => Ok((self.told_of(path, metadata), operation.with_content(content, permit))),
+            Err(failure) => operation.end(Err(failure.into())),
+        }
     }
 
     /// What is at a path.
@@ -183,9 +188,8 @@ impl Account {
                 client_modified: None,
             });
         }
-        let _permit = self.remote.permit().await?;
         let work = async { Ok(self.client.caller.get_metadata(&outside).await?) };
-        let metadata = self.remote.logged("dropbox-get-metadata", &outside, work).await?;
+        let metadata = self.remote.once("dropbox-get-metadata", path, Effect::None, work).await?;
         Ok(self.told_of(path, metadata))
     }
 
@@ -195,9 +199,8 @@ impl Account {
     /// `NotFound`; `Conflict` when it is not a folder.
     pub async fn list_folder(&self, path: &RemotePath, recursive: bool) -> Result<Page, Error> {
         let outside = path.below(&self.root);
-        let _permit = self.remote.permit().await?;
         let work = async { Ok(self.client.caller.list_folder(&outside, recursive, PAGE_ENTRIES).await?) };
-        let listing = self.remote.logged("dropbox-list-folder", &outside, work).await?;
+        let listing = self.remote.once("dropbox-list-folder", path, Effect::None, work).await?;
         let mut page = self.page(listing);
         // A recursive listing begins with the folder itself.
         page.entries.retain(|entry| !same_to_dropbox(entry.path.as_str(), path.as_str()));
@@ -210,9 +213,8 @@ impl Account {
     /// `Conflict`: the cursor was reset, list anew. `Invalid` for what has never been a cursor.
     pub async fn list_folder_continue(&self, cursor: &str) -> Result<Page, Error> {
         bounded("cursor", cursor)?;
-        let _permit = self.remote.permit().await?;
         let work = async { Ok(self.client.caller.list_folder_continue(&self.root, cursor.to_owned()).await?) };
-        let listing = self.remote.logged("dropbox-list-folder-continue", &self.root, work).await?;
+        let listing = self.remote.once("dropbox-list-folder-continue", &RemotePath::root(), Effect::None, work).await?;
         Ok(self.page(listing))
     }
 
@@ -223,9 +225,8 @@ impl Account {
     pub async fn delete(&self, path: &RemotePath) -> Result<Metadata, Error> {
         self.not_the_root("delete", path)?;
         let outside = path.below(&self.root);
-        let _permit = self.remote.permit().await?;
         let work = async { Ok(self.client.caller.delete(&outside).await?) };
-        let metadata = self.remote.logged("dropbox-delete", &outside, work).await?;
+        let metadata = self.remote.once("dropbox-delete", path, Effect::Unknown, work).await?;
         Ok(self.told_of(path, metadata))
     }
 
@@ -235,9 +236,8 @@ impl Account {
     /// `AlreadyExists` when something is there.
     pub async fn create_folder(&self, path: &RemotePath) -> Result<Metadata, Error> {
         let outside = path.below(&self.root);
-        let _permit = self.remote.permit().await?;
         let work = async { Ok(self.client.caller.create_folder(&outside).await?) };
-        let metadata = self.remote.logged("dropbox-create-folder", &outside, work).await?;
+        let metadata = self.remote.once("dropbox-create-folder", path, Effect::Unknown, work).await?;
         Ok(self.told_of(path, metadata))
     }
 

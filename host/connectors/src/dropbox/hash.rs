@@ -11,18 +11,18 @@ use sha2::{Digest, Sha256};
 pub(super) const BLOCK_BYTES: usize = 4 * 1024 * 1024;
 
 /// A content hash in the making.
-pub(super) struct ContentHasher {
+pub(crate) struct ContentHasher {
     blocks: Sha256,
     block: Sha256,
     filled: usize,
 }
 
 impl ContentHasher {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { blocks: Sha256::new(), block: Sha256::new(), filled: 0 }
     }
 
-    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.filled));
             self.block.update(now);
@@ -41,7 +41,7 @@ impl ContentHasher {
         digest.into()
     }
 
-    pub(super) fn finish(mut self) -> String {
+    pub(crate) fn finish(mut self) -> String {
         if self.filled > 0 {
             self.end_block();
         }

@@ -14,12 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use crate::backend::{ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, alternative_name};
+use crate::backend::{
+    ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, ResumeKey, WriteOptions, alternative_name,
+};
 use crate::error::{Error, ErrorKind};
-use crate::path::RemotePath;
+use crate::path::{RemotePath, bytes_of, text_of};
 use crate::temporary;
 
 /// Entries of one page: enough that the trip to the blocking pool does not matter, few enough for little memory.
@@ -59,7 +61,9 @@ impl Folder {
         let failed = |error| failed("stat", path, error);
         let stat = match self.parent(path) {
             None => rustix::fs::fstat(self.root().map_err(failed)?),
-            Some(parent) => rustix::fs::statat(parent.map_err(failed)?, path.name(), AtFlags::SYMLINK_NOFOLLOW),
+            Some(parent) => {
+                rustix::fs::statat(parent.map_err(failed)?, bytes_of(path.name()), AtFlags::SYMLINK_NOFOLLOW)
+            }
         };
         Ok(entry(path.clone(), &stat.map_err(failed)?))
     }
@@ -89,8 +93,8 @@ impl Folder {
         Ok((file, left.min(range.length.unwrap_or(u64::MAX))))
     }
 
-    /// Begins a write: a temporary file beside the target.
-    pub(super) fn create(&self, path: &RemotePath, if_exists: IfExists) -> Result<Temporary, Error> {
+    /// Begins a write: a temporary file beside the target, or what an earlier write of the same content left there.
+    pub(super) fn create(&self, path: &RemotePath, options: &WriteOptions) -> Result<Temporary, Error> {
         let failed = |error| failed("write", path, error);
         let folder = match self.parent(path) {
             None => return Err(is_a_folder("write", path)),
@@ -98,19 +102,92 @@ impl Folder {
         };
         match kind_in(&folder, path.name()) {
             Ok(FileType::Directory) => return Err(is_a_folder("write", path)),
-            Ok(_) if if_exists == IfExists::Fail => return Err(exists("write", path)),
+            Ok(_) if options.if_exists == IfExists::Fail => return Err(exists("write", path)),
             Ok(_) | Err(Errno::NOENT) => {}
             Err(error) => return Err(failed(error)),
         }
-        let name = temporary::name_for(path.name());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&folder, &*name, flags, Mode::from_raw_mode(0o666)).map_err(failed)?;
+        let (name, is_new) = match &options.resume {
+            Some(resume) => (temporary::name_for_key(path.name(), &resume.key), OFlags::empty()),
+            None => (temporary::name_for(path.name()), OFlags::EXCL),
+        };
+        let flags = OFlags::WRONLY | OFlags::CREATE | is_new | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&folder, bytes_of(&name), flags, Mode::from_raw_mode(0o666)).map_err(failed)?;
+        let mut file = File::from(file);
+        if let Some(resume) = &options.resume {
+            file.set_len(resume.offset).map_err(|error| write_failed(path, error))?;
+            file.seek(SeekFrom::Start(resume.offset)).map_err(|error| write_failed(path, error))?;
+        }
         Ok(Temporary {
-            file: File::from(file),
-            leftover: Some(Leftover { folder: Arc::clone(&folder), name }),
+            file,
+            leftover: Some(Leftover { folder: Arc::clone(&folder), name, is_kept: options.resume.is_some() }),
             folder,
             path: path.clone(),
+            options: options.clone(),
         })
+    }
+
+    /// How much of the content of this key is there.
+    pub(super) fn partial(&self, path: &RemotePath, key: &ResumeKey) -> Result<u64, Error> {
+        let failed = |error| failed("write", path, error);
+        let Some(parent) = self.parent(path) else { return Err(is_a_folder("write", path)) };
+        let name = temporary::name_for_key(path.name(), key);
+        match parent.and_then(|parent| rustix::fs::statat(parent, bytes_of(&name), AtFlags::SYMLINK_NOFOLLOW)) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                Ok(stat.st_size.max(0) as u64)
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(0),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Opens a file for more content at its end, making it when it is missing.
+    pub(super) fn open_end(&self, path: &RemotePath) -> Result<File, Error> {
+        let failed = |error| failed("append to", path, error);
+        let Some(parent) = self.parent(path) else { return Err(is_a_folder("append to", path)) };
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = rustix::fs::openat(
+            parent.map_err(failed)?,
+            bytes_of(path.name()),
+            flags | OFlags::CLOEXEC,
+            Mode::from_raw_mode(0o666),
+        )
+        .map_err(failed)?;
+        let stat = rustix::fs::fstat(&file).map_err(failed)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::new(ErrorKind::Conflict, format!("cannot append to {path}: it is not a regular file")));
+        }
+        Ok(File::from(file))
+    }
+
+    pub(super) fn set_modified(&self, path: &RemotePath, time: SystemTime) -> Result<(), Error> {
+        let failed = |error| failed("set the time of", path, error);
+        let times = timestamps(time);
+        match self.parent(path) {
+            None => {
+                let root = self.open(path, READ | OFlags::DIRECTORY).map_err(failed)?;
+                rustix::fs::futimens(root, &times).map_err(failed)
+            }
+            Some(parent) => {
+                rustix::fs::utimensat(parent.map_err(failed)?, bytes_of(path.name()), &times, AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(failed)
+            }
+        }
+    }
+
+    /// Deletes whatever is there with all below it. Works on opened folders, one level at a time, so that no link is
+    /// ever followed, not even one that is put there meanwhile.
+    pub(super) fn delete_tree(&self, path: &RemotePath) -> Result<(), Error> {
+        let failed = |error| failed("delete", path, error);
+        let Some(parent) = self.parent(path) else {
+            return Err(Error::new(ErrorKind::Invalid, "cannot delete the folder of the connection itself"));
+        };
+        let parent = parent.map_err(failed)?;
+        let name = bytes_of(path.name());
+        if kind_in(&parent, path.name()).map_err(failed)? != FileType::Directory {
+            return rustix::fs::unlinkat(parent, name, AtFlags::empty()).map_err(failed);
+        }
+        empty(&parent, &name, 0).map_err(failed)?;
+        rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(failed)
     }
 
     pub(super) fn delete(&self, path: &RemotePath) -> Result<(), Error> {
@@ -123,7 +200,7 @@ impl Folder {
             FileType::Directory => AtFlags::REMOVEDIR,
             _ => AtFlags::empty(),
         };
-        rustix::fs::unlinkat(parent, path.name(), flags).map_err(failed)
+        rustix::fs::unlinkat(parent, bytes_of(path.name()), flags).map_err(failed)
     }
 
     pub(super) fn rename(&self, source: &RemotePath, target: &RemotePath, if_exists: IfExists) -> Result<(), Error> {
@@ -147,7 +224,7 @@ impl Folder {
         }
         let renamed = match if_exists {
             IfExists::Fail => rename_to_free_name(&from, source.name(), &to, target.name()),
-            _ => rustix::fs::renameat(&from, source.name(), &to, target.name()),
+            _ => rustix::fs::renameat(&from, bytes_of(source.name()), &to, bytes_of(target.name())),
         };
         match renamed {
             Err(Errno::XDEV) => Err(Error::new(
@@ -168,7 +245,7 @@ impl Folder {
             None => Err(exists("make folder", path)),
             Some(parent) => {
                 let mode = Mode::from_raw_mode(0o777);
-                rustix::fs::mkdirat(parent.map_err(failed)?, path.name(), mode).map_err(failed)
+                rustix::fs::mkdirat(parent.map_err(failed)?, bytes_of(path.name()), mode).map_err(failed)
             }
         }
     }
@@ -196,11 +273,11 @@ impl Folder {
 }
 
 fn open_beneath(root: &OwnedFd, path: &RemotePath, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let relative = if path.is_root() { "." } else { &path.as_str()[1..] };
+    let relative = if path.is_root() { b".".to_vec() } else { bytes_of(&path.as_str()[1..]) };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let mut result = Err(Errno::AGAIN);
     for _ in 0..RESOLVE_TRIES {
-        result = rustix::fs::openat2(root, relative, flags, Mode::empty(), resolve);
+        result = rustix::fs::openat2(root, &*relative, flags, Mode::empty(), resolve);
         if !matches!(result, Err(Errno::AGAIN)) {
             break;
         }
@@ -217,13 +294,41 @@ fn open_without_links(root: OwnedFd, path: &RemotePath, flags: OFlags) -> Result
     }
     while let Some(name) = components.next() {
         let flags = if components.peek().is_some() { ANCHOR } else { flags };
-        current = match rustix::fs::openat(&current, name, flags | OFlags::NOFOLLOW, Mode::empty()) {
+        current = match rustix::fs::openat(&current, bytes_of(name), flags | OFlags::NOFOLLOW, Mode::empty()) {
             // With O_DIRECTORY a link is reported as no directory.
             Err(Errno::NOTDIR) if kind_in(&current, name) == Ok(FileType::Symlink) => return Err(Errno::LOOP),
             other => other?,
         };
     }
     Ok(current)
+}
+
+/// How deep a tree is deleted: each level holds one descriptor, and a path has no more than 2,048 components.
+const TREE_DEPTH_MAX: usize = 512;
+
+/// Deletes what is in a folder.
+fn empty(parent: &OwnedFd, name: &[u8], depth: usize) -> Result<(), Errno> {
+    if depth == TREE_DEPTH_MAX {
+        return Err(Errno::NAMETOOLONG);
+    }
+    let folder = rustix::fs::openat(parent, name, READ | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+    for item in Dir::read_from(&folder)? {
+        let item = item?;
+        let name = item.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        match rustix::fs::unlinkat(&folder, name, AtFlags::empty()) {
+            // Linux says ISDIR for a folder, POSIX allows PERM.
+            Err(Errno::ISDIR | Errno::PERM) => {
+                empty(&folder, name, depth + 1)?;
+                rustix::fs::unlinkat(&folder, name, AtFlags::REMOVEDIR)?;
+            }
+            Err(Errno::NOENT) => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// The entries of an open folder.
@@ -244,7 +349,7 @@ impl Listing {
             if name == c"." || name == c".." {
                 continue;
             }
-            let Some(path) = name.to_str().ok().and_then(|name| self.path.join(name).ok()) else {
+            let Ok(path) = self.path.join(&text_of(name.to_bytes())) else {
                 tracing::warn!(folder = %self.path, ?name, "left an entry out of a listing: its name is not a valid path");
                 continue;
             };
@@ -266,6 +371,7 @@ pub(super) struct Temporary {
     leftover: Option<Leftover>,
     folder: Arc<OwnedFd>,
     path: RemotePath,
+    options: WriteOptions,
 }
 
 impl Temporary {
@@ -277,10 +383,13 @@ impl Temporary {
     }
 
     /// Puts the file under its name, on the disk itself and not only in the cache.
-    pub(super) fn commit(mut self, if_exists: IfExists) -> Result<Entry, Error> {
+    pub(super) fn commit(mut self) -> Result<Entry, Error> {
+        if let Some(time) = self.options.modified {
+            rustix::fs::futimens(&self.file, &timestamps(time)).map_err(|error| failed("write", &self.path, error))?;
+        }
         self.file.sync_all().map_err(|error| write_failed(&self.path, error))?;
         let path = match &self.leftover {
-            Some(leftover) => self.rename(leftover, if_exists)?,
+            Some(leftover) => self.rename(leftover, self.options.if_exists)?,
             None => self.path.clone(),
         };
         if let Some(mut leftover) = self.leftover.take() {
@@ -301,7 +410,8 @@ impl Temporary {
         let failed = |error| failed("write", target, error);
         match if_exists {
             IfExists::Replace => {
-                rustix::fs::renameat(&self.folder, &*leftover.name, &self.folder, target.name()).map_err(failed)?;
+                rustix::fs::renameat(&self.folder, bytes_of(&leftover.name), &self.folder, bytes_of(target.name()))
+                    .map_err(failed)?;
                 Ok(target.clone())
             }
             IfExists::Fail => match self.rename_to_free(leftover, target.name()) {
@@ -347,14 +457,16 @@ impl Drop for Temporary {
 struct Leftover {
     folder: Arc<OwnedFd>,
     name: String,
+    /// Whether what there is of the content may be continued later.
+    is_kept: bool,
 }
 
 impl Drop for Leftover {
     fn drop(&mut self) {
-        if self.name.is_empty() {
+        if self.name.is_empty() || self.is_kept {
             return;
         }
-        if let Err(error) = rustix::fs::unlinkat(&self.folder, &*self.name, AtFlags::empty()) {
+        if let Err(error) = rustix::fs::unlinkat(&self.folder, bytes_of(&self.name), AtFlags::empty()) {
             tracing::warn!(name = self.name, %error, "a temporary file could not be removed");
         }
     }
@@ -362,18 +474,19 @@ impl Drop for Leftover {
 
 /// Renames, `EXIST` when the new name is taken, in one step where the file system can.
 fn rename_to_free_name(from: &OwnedFd, source: &str, to: &OwnedFd, target: &str) -> Result<(), Errno> {
-    match rustix::fs::renameat_with(from, source, to, target, RenameFlags::NOREPLACE) {
+    let (old, new) = (bytes_of(source), bytes_of(target));
+    match rustix::fs::renameat_with(from, &*old, to, &*new, RenameFlags::NOREPLACE) {
         // File systems without the flag, such as NFS: a hard link never replaces anything either.
         Err(Errno::INVAL | Errno::NOSYS) if kind_in(from, source) != Ok(FileType::Directory) => {
-            rustix::fs::linkat(from, source, to, target, AtFlags::empty())?;
-            rustix::fs::unlinkat(from, source, AtFlags::empty())
+            rustix::fs::linkat(from, &*old, to, &*new, AtFlags::empty())?;
+            rustix::fs::unlinkat(from, &*old, AtFlags::empty())
         }
         other => other,
     }
 }
 
 fn kind_in(folder: &OwnedFd, name: &str) -> Result<FileType, Errno> {
-    let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let stat = rustix::fs::statat(folder, bytes_of(name), AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(FileType::from_raw_mode(stat.st_mode))
 }
 
@@ -398,6 +511,19 @@ fn entry(path: RemotePath, stat: &Stat) -> Entry {
         size: is_file.then_some(stat.st_size.max(0) as u64),
         modified: modified.and_then(|time| time.checked_add(Duration::from_nanos(u64::from(nanoseconds)))),
         revision: is_file.then(|| format!("{:x}-{:x}-{seconds:x}.{nanoseconds:09}", stat.st_ino, stat.st_size)),
+    }
+}
+
+/// Times for the kernel; the time of last access stays as it is.
+fn timestamps(modified: SystemTime) -> Timestamps {
+    let (seconds, nanoseconds) = match modified.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()),
+        // Whole seconds are enough for what was changed before 1970.
+        Err(before) => (-i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX), 0),
+    };
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
     }
 }
 
@@ -491,7 +617,7 @@ mod tests {
         }
         assert_eq!(folder.delete(&path("/out/secret")).unwrap_err().kind(), ErrorKind::Denied);
         assert_eq!(folder.make_directory(&path("/out/new")).unwrap_err().kind(), ErrorKind::Denied);
-        assert!(folder.create(&path("/out/new"), IfExists::Replace).is_err());
+        assert!(folder.create(&path("/out/new"), &WriteOptions::new(IfExists::Replace)).is_err());
         assert!(above.path().join("secret").exists());
         assert_eq!(fs::read_dir(above.path()).unwrap().count(), 2);
     }
@@ -500,7 +626,7 @@ mod tests {
     fn a_temporary_file_that_is_given_up_is_removed_without_a_runtime_too() {
         let above = tempfile::tempdir().unwrap();
         let folder = Folder::new(above.path()).unwrap();
-        let mut temporary = folder.create(&path("/file"), IfExists::Fail).unwrap();
+        let mut temporary = folder.create(&path("/file"), &WriteOptions::new(IfExists::Fail)).unwrap();
         temporary.append(&[Bytes::from_static(b"half")]).unwrap();
         assert_eq!(fs::read_dir(above.path()).unwrap().count(), 1);
         drop(temporary);
@@ -511,11 +637,11 @@ mod tests {
     fn a_name_that_was_taken_meanwhile_is_not_replaced() {
         let above = tempfile::tempdir().unwrap();
         let folder = Folder::new(above.path()).unwrap();
-        let first = folder.create(&path("/file"), IfExists::Fail).unwrap();
-        let second = folder.create(&path("/file"), IfExists::Rename).unwrap();
+        let first = folder.create(&path("/file"), &WriteOptions::new(IfExists::Fail)).unwrap();
+        let second = folder.create(&path("/file"), &WriteOptions::new(IfExists::Rename)).unwrap();
         fs::write(above.path().join("file"), "mine").unwrap();
-        assert_eq!(first.commit(IfExists::Fail).unwrap_err().kind(), ErrorKind::AlreadyExists);
-        assert_eq!(second.commit(IfExists::Rename).unwrap().path, path("/file (1)"));
+        assert_eq!(first.commit().unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(second.commit().unwrap().path, path("/file (1)"));
         assert_eq!(fs::read_to_string(above.path().join("file")).unwrap(), "mine");
         assert_eq!(fs::read_dir(above.path()).unwrap().count(), 2);
     }

@@ -29,8 +29,9 @@ fn config(port: u16, passive: Passive) -> Config {
     Config::Ftp(ftp::Config { port, passive, ..ftp::Config::new("127.0.0.1", "alice", password) })
 }
 
+/// Without retries, so that one fault is one error.
 fn common() -> Common {
-    Common { connect_timeout: Duration::from_secs(1), read_timeout: READ_TIMEOUT, ..Common::default() }
+    Common { connect_timeout: Duration::from_secs(1), read_timeout: READ_TIMEOUT, retries: 0, ..Common::default() }
 }
 
 fn remote_by(server: &FakeFtp, passive: Passive) -> Remote {
@@ -242,6 +243,17 @@ async fn a_connection_that_dies_later_is_an_error() {
     remote.ping().await.unwrap();
     fails(read(&remote, "/file").await, ErrorKind::Unavailable, &["RETR /file"]);
     assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn what_is_safe_to_repeat_is_tried_again() {
+    let server = server_with_file(Faults { commands_max: Some(7), ..Faults::default() }).await;
+    let common = Common { retries: 1, ..common() };
+    let remote = Remote::new("partner", common, config(server.port, Passive::Auto), &loopback()).unwrap();
+    remote.ping().await.unwrap();
+    // The first connection dies before the transfer, a second one has commands enough for it.
+    read(&remote, "/file").await.unwrap();
+    assert_eq!(server.connections(), 2);
 }
 
 #[tokio::test]

@@ -140,11 +140,32 @@ async fn names_that_are_no_paths_are_left_out_of_listings() {
 
     let jail = Jail::new();
     fs::write(jail.inside("good"), "").unwrap();
-    for name in [b"not \xff utf-8".as_slice(), b"line\nbreak", b"back\\slash"] {
+    for name in [b"line\nbreak".as_slice(), b"back\\slash"] {
         fs::write(jail.above.path().join("inside").join(OsStr::from_bytes(name)), "").unwrap();
     }
     let entries = jail.remote.list(&RemotePath::root()).await.unwrap();
     assert_eq!(entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["/good"]);
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_utf8_is_listed_read_renamed_and_deleted() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let jail = Jail::new();
+    let inside = jail.above.path().join("inside");
+    fs::create_dir(inside.join(OsStr::from_bytes(b"\xe4"))).unwrap();
+    fs::write(inside.join(OsStr::from_bytes(b"\xe4/gr\xfc\xdfe")), "hello").unwrap();
+    let folder = jail.remote.list(&RemotePath::root()).await.unwrap().remove(0).path;
+    let file = jail.remote.list(&folder).await.unwrap().remove(0).path;
+    assert_eq!(jail.read(file.as_str()).await.unwrap(), "hello");
+    let other = folder.join("\u{efff}").unwrap();
+    jail.remote.rename(&file, &other, IfExists::Fail).await.unwrap();
+    assert_eq!(fs::read(inside.join(OsStr::from_bytes(b"\xe4/\xff"))).unwrap(), b"hello");
+    jail.remote.write(&other, Content::from_bytes("new"), IfExists::Replace).await.unwrap();
+    assert_eq!(fs::read_dir(inside.join(OsStr::from_bytes(b"\xe4"))).unwrap().count(), 1);
+    jail.remote.delete_tree(&folder).await.unwrap();
+    assert_eq!(fs::read_dir(inside).unwrap().count(), 0);
 }
 
 #[tokio::test]

@@ -47,6 +47,7 @@ fn common() -> Common {
         connect_timeout: Duration::from_secs(10),
         read_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(60),
+        ..Common::default()
     }
 }
 

@@ -72,8 +72,8 @@ impl wit::HostRemote for Guest {
 
     async fn ping(&mut self, remote: Resource<GrantedRemote>) -> wasmtime::Result<Result<u64, wit_types::Error>> {
         let granted = self.granted(&remote)?;
-        let took = granted.remote.ping().await;
-        Ok(took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)).map_err(|error| told(&error)))
+        let ping = granted.remote.ping().await;
+        Ok(ping.map(|ping| u64::try_from(ping.took.as_millis()).unwrap_or(u64::MAX)).map_err(|error| told(&error)))
     }
 
     async fn stat(

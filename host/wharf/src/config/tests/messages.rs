@@ -36,7 +36,7 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() {
         (
             "[connections.a]\ntype = 'local'\nfolder = 'inbox'\npassword = { env = 'X' }",
             "wharf.toml:4: connections.a.password: unknown key; known here: type, root, operations-max, \
-             connect-timeout, read-timeout, idle-timeout, folder",
+             connect-timeout, read-timeout, idle-timeout, life-time, retries, bandwidth, folder",
         ),
         (
             "[services.a]\ngrants = [\n  { connection = 'files', acess = 'read' },\n]\n\

@@ -1,0 +1,332 @@
+//! What holds for every operation on every connection, whatever its protocol: a place among the operations at once,
+//! retries where it is safe to repeat, the bandwidth limit, one log line, the metrics.
+//!
+//! Knows no protocol and no path jail. An operation that is dropped before its end says so in the log, and what is
+//! known of its effect.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tracing::Span;
+
+use crate::content::{self, Content};
+use crate::error::{Error, ErrorKind};
+use crate::path::RemotePath;
+use crate::{Remote, Shared};
+
+/// How long an operation waits for a place among the operations of its connection: as long as a busy remote takes
+/// for a few operations, and shorter than what a caller waits for an answer.
+const PERMIT_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// The pause before the first retry is random up to this; it doubles from retry to retry.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// No pause between retries is longer: a remote that needs longer is better asked by the next invocation.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What retries of one operation may take together; the caller's deadline may end it earlier.
+const RETRY_BUDGET: Duration = Duration::from_secs(30);
+
+/// What an operation changes, and so what is known when it is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing.
+    None,
+    /// A file appears whole or not at all.
+    WholeOrNot,
+    /// The remote may have done it, or not.
+    Unknown,
+    /// A part of it may have been done.
+    Partial,
+}
+
+impl Effect {
+    fn when_cut_off(self) -> &'static str {
+        match self {
+            Self::None => "nothing was changed",
+            Self::WholeOrNot => "the file is there whole or not at all",
+            Self::Unknown => "it may have happened",
+            Self::Partial => "a part of it may have happened",
+        }
+    }
+}
+
+/// One operation, from its beginning to its one log line.
+pub(crate) struct Operation {
+    shared: Arc<Shared>,
+    kind: &'static str,
+    name: &'static str,
+    path: RemotePath,
+    effect: Effect,
+    started: Instant,
+    /// Content moved by it.
+    bytes: Arc<AtomicU64>,
+    /// How much content there is, where that is known: a reader may stop at its last byte and never ask for its end.
+    size: Option<u64>,
+    /// Of the invocation, whose id the log line carries wherever the operation ends.
+    span: Span,
+    is_over: bool,
+}
+
+impl Operation {
+    pub(crate) fn begin(remote: &Remote, name: &'static str, path: &RemotePath, effect: Effect) -> Self {
+        Self {
+            shared: Arc::clone(&remote.shared),
+            kind: remote.kind(),
+            name,
+            path: path.clone(),
+            effect,
+            started: Instant::now(),
+            bytes: Arc::default(),
+            size: None,
+            span: Span::current(),
+            is_over: false,
+        }
+    }
+
+    /// Ends the operation with its result, which is handed on.
+    pub(crate) fn end<T>(mut self, result: Result<T, Error>) -> Result<T, Error> {
+        self.tell(result.as_ref().err());
+        result
+    }
+
+    fn tell(&mut self, error: Option<&Error>) {
+        self.is_over = true;
+        let outcome = error.map_or("ok".to_owned(), |error| format!("{:?}", error.kind()));
+        let step = error.and_then(Error::step).map(tracing::field::display);
+        self.measure(&outcome);
+        let _invocation = self.span.enter();
+        tracing::debug!(
+            connection = self.shared.name,
+            operation = self.name,
+            path = self.path.as_str(),
+            bytes = self.bytes.load(Ordering::Relaxed),
+            duration_ms = self.started.elapsed().as_millis() as u64,
+            outcome,
+            step,
+            "connection operation"
+        );
+    }
+
+    fn measure(&self, outcome: &str) {
+        let labels = [
+            ("connection", self.shared.name.clone()),
+            ("type", self.kind.to_owned()),
+            ("operation", self.name.to_owned()),
+        ];
+        metrics::histogram!("wharf_connection_operation_seconds", &labels).record(self.started.elapsed().as_secs_f64());
+        metrics::counter!("wharf_connection_bytes_total", &labels).increment(self.bytes.load(Ordering::Relaxed));
+        let [connection, kind, operation] = labels;
+        let labels = [connection, kind, operation, ("outcome", outcome.to_owned())];
+        metrics::counter!("wharf_connection_operations_total", &labels).increment(1);
+    }
+
+    /// The content of this operation on its way to the remote: counted, and within the bandwidth.
+    pub(crate) fn measured(&self, content: Content) -> Content {
+        let size = content.size();
+        let (shared, bytes) = (Arc::clone(&self.shared), Arc::clone(&self.bytes));
+        let chunks = content.into_stream().and_then(move |chunk| {
+            bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            let shared = Arc::clone(&shared);
+            async move {
+                if let Some(throttle) = &shared.throttle {
+                    throttle.pass(chunk.len()).await;
+                }
+                Ok(chunk)
+            }
+        });
+        Content::from_stream(size, chunks)
+    }
+
+    /// Content of the remote in chunks of at most [`crate::CHUNK_BYTES`]. The operation ends with it, and holds its
+    /// place until then.
+    pub(crate) fn with_content(mut self, content: Content, permit: OwnedSemaphorePermit) -> Content {
+        let size = content.size();
+        self.size = size;
+        let chunks = self.measured(content).into_stream();
+        let chunks = chunks.map_ok(|chunk| stream::iter(content::pieces(chunk)).map(Ok)).try_flatten().boxed();
+        let state = (chunks, self, permit);
+        Content::from_stream(
+            size,
+            stream::try_unfold(state, |(mut chunks, mut operation, permit)| async move {
+                match chunks.try_next().await {
+                    Ok(Some(chunk)) => Ok(Some((chunk, (chunks, operation, permit)))),
+                    Ok(None) => {
+                        operation.tell(None);
+                        Ok(None)
+                    }
+                    Err(error) => {
+                        operation.tell(Some(&error));
+                        Err(error)
+                    }
+                }
+            }),
+        )
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        if self.size == Some(self.bytes.load(Ordering::Relaxed)) {
+            return self.tell(None);
+        }
+        self.measure("CutOff");
+        let _invocation = self.span.enter();
+        tracing::debug!(
+            connection = self.shared.name,
+            operation = self.name,
+            path = self.path.as_str(),
+            bytes = self.bytes.load(Ordering::Relaxed),
+            duration_ms = self.started.elapsed().as_millis() as u64,
+            effect = self.effect.when_cut_off(),
+            "connection operation was cut off"
+        );
+    }
+}
+
+impl Remote {
+    /// Does one operation that must not be repeated blindly.
+    pub(crate) async fn once<T>(
+        &self,
+        name: &'static str,
+        path: &RemotePath,
+        effect: Effect,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let _permit = self.permit().await?;
+        let operation = Operation::begin(self, name, path, effect);
+        operation.end(work.await)
+    }
+
+    /// Does one operation that changes nothing, or the same however often it is done.
+    pub(crate) async fn repeatably<T, W: Future<Output = Result<T, Error>>>(
+        &self,
+        name: &'static str,
+        path: &RemotePath,
+        effect: Effect,
+        work: impl Fn() -> W,
+    ) -> Result<T, Error> {
+        let _permit = self.permit().await?;
+        let operation = Operation::begin(self, name, path, effect);
+        operation.end(self.retried(name, work).await)
+    }
+
+    /// Repeats what is safe to repeat while the remote is out of reach or breaks off.
+    pub(crate) async fn retried<T, W: Future<Output = Result<T, Error>>>(
+        &self,
+        name: &'static str,
+        work: impl Fn() -> W,
+    ) -> Result<T, Error> {
+        let retries = match self.backend(name)?.repeats_by_itself() {
+            true => 0,
+            false => self.shared.common.retries,
+        };
+        let started = Instant::now();
+        let mut tried = 0;
+        loop {
+            let error = match work().await {
+                Err(error) if is_passing(&error) && tried < retries => error,
+                outcome => return outcome,
+            };
+            let pause = error.retry_after().unwrap_or_else(|| pause(tried));
+            if started.elapsed() + pause > RETRY_BUDGET {
+                return Err(error);
+            }
+            tried += 1;
+            let (connection, error) = (self.name(), crate::chain(&error));
+            tracing::info!(connection, operation = name, tried, error, "a connection operation is tried again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Waits for a place among the operations of this connection. The wait is bounded, because operations that each
+    /// hold one place and wait for a second one (a copy within the connection) would wait for each other for ever.
+    pub(crate) async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let permit = Arc::clone(&self.shared.permits).acquire_owned();
+        match tokio::time::timeout(PERMIT_WAIT_MAX, permit).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(closed)) => {
+                Err(Error::new(ErrorKind::Internal, format!("connection {} was closed", self.name()))
+                    .with_source(closed))
+            }
+            Err(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "all {} operations that connection {} allows at once were busy for {} s; raise operations-max",
+                    self.shared.common.operations_max,
+                    self.name(),
+                    PERMIT_WAIT_MAX.as_secs()
+                ),
+            )),
+        }
+    }
+}
+
+/// Whether the same operation may well succeed in a moment.
+fn is_passing(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Interrupted | ErrorKind::RateLimited)
+}
+
+/// A random pause, so that many operations that failed together do not come back together.
+fn pause(tried: u32) -> Duration {
+    let longest = RETRY_PAUSE.saturating_mul(1 << tried.min(8)).min(RETRY_PAUSE_MAX);
+    longest.mul_f64(rand::random_range(0.5..1.0))
+}
+
+/// A limit of bytes per second that all transfers of a connection share.
+pub(crate) struct Throttle {
+    bytes_per_second: u64,
+    /// When what was let through so far has passed at that rate.
+    passed_at: Mutex<Instant>,
+}
+
+/// What may pass at once after a pause: without it, a rate would be missed by the grain of the timer.
+const THROTTLE_BURST: Duration = Duration::from_millis(50);
+
+impl Throttle {
+    pub(crate) fn new(bytes_per_second: u64) -> Self {
+        Self { bytes_per_second: bytes_per_second.max(1), passed_at: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits until so many more bytes are within the rate.
+    pub(crate) async fn pass(&self, bytes: usize) {
+        let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        let until = {
+            let mut passed_at = self.passed_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let earliest = Instant::now().checked_sub(THROTTLE_BURST).unwrap_or_else(Instant::now);
+            *passed_at = (*passed_at).max(earliest) + takes;
+            *passed_at
+        };
+        tokio::time::sleep_until(until).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passes_a_throttle_takes_its_time() {
+        let throttle = Throttle::new(1000);
+        let started = Instant::now();
+        futures::future::join_all((0..10).map(|_| throttle.pass(500))).await;
+        let took = started.elapsed();
+        assert!(took > Duration::from_millis(4900) && took < Duration::from_millis(5100), "{took:?}");
+    }
+
+    #[test]
+    fn pauses_grow_and_stay_below_their_limit() {
+        for tried in 0..40 {
+            let pause = pause(tried);
+            assert!(pause >= RETRY_PAUSE / 2 && pause <= RETRY_PAUSE_MAX, "{pause:?}");
+        }
+        assert!(pause(6) > pause(0));
+    }
+}
