@@ -19,7 +19,7 @@ mod watch;
 mod wire;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,7 +29,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Common;
-use crate::backend::{Backend, ByteRange, Entry, IfExists, Pages};
+use crate::backend::{Backend, ByteRange, Checksum, Entry, Facts, IfExists, Pages, ResumeKey, WriteOptions};
 use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
@@ -162,8 +162,17 @@ impl Sftp {
 
 #[async_trait]
 impl Backend for Sftp {
-    async fn ping(&self) -> Result<(), Error> {
-        self.safely(Tree::ping).await
+    fn makes_parents(&self) -> bool {
+        false
+    }
+
+    fn repeats_by_itself(&self) -> bool {
+        false
+    }
+
+    async fn ping(&self) -> Result<Facts, Error> {
+        self.safely(Tree::ping).await?;
+        Ok(Vec::new())
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Entry, Error> {
@@ -197,7 +206,8 @@ impl Backend for Sftp {
         .map(|(size, chunks)| Content::from_stream(size, chunks))
     }
 
-    async fn write(&self, path: &RemotePath, content: Content, if_exists: IfExists) -> Result<Entry, Error> {
+    async fn write(&self, path: &RemotePath, content: Content, options: &WriteOptions) -> Result<Entry, Error> {
+        let if_exists = options.if_exists;
         let lease = self.pool.take().await?;
         let (sender, mut pieces) = mpsc::channel(CHUNKS_WAITING_MAX);
         let target = path.clone();
@@ -226,6 +236,30 @@ impl Backend for Sftp {
                 Err(error)
             }
         }
+    }
+
+    async fn partial(&self, _: &RemotePath, _: &ResumeKey) -> Result<u64, Error> {
+        Ok(0)
+    }
+
+    async fn append(&self, path: &RemotePath, _: Content) -> Result<Entry, Error> {
+        Err(Error::new(ErrorKind::Unsupported, format!("cannot append to {path}: connections of type sftp cannot")))
+    }
+
+    async fn copy(&self, _: &RemotePath, _: &RemotePath, _: IfExists) -> Result<Option<Entry>, Error> {
+        Ok(None)
+    }
+
+    async fn delete_tree(&self, _: &RemotePath) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn set_modified(&self, path: &RemotePath, _: SystemTime) -> Result<(), Error> {
+        Err(Error::new(ErrorKind::Unsupported, format!("cannot set the time of {path} over sftp")))
+    }
+
+    async fn checksum(&self, _: &RemotePath) -> Result<Option<Checksum>, Error> {
+        Ok(None)
     }
 
     async fn delete(&self, path: &RemotePath) -> Result<(), Error> {

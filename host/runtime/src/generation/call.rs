@@ -68,57 +68,48 @@ impl<R: Reporter> Call<R> {
         let drive = drive(generation, engine.clone(), surroundings, request, head, Arc::clone(&broken));
         let mut driven = lanes.run(clock, drive);
 
-        let first = std::future::poll_fn(|context| {
+        let mut response = None;
+        let mut is_awaited = true;
+        let end = std::future::poll_fn(|context| {
             if let Poll::Ready(end) = Pin::new(&mut driven).poll(context) {
                 return Poll::Ready(Some(flatten(end)));
             }
-            match Pin::new(&mut answer).poll(context) {
-                Poll::Ready(Ok(response)) => {
-                    answer = already(response);
-                    Poll::Ready(None)
-                }
-                Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
+            // A guest that failed on another thread has dropped its side already when its end is still to be told.
+            if is_awaited && let Poll::Ready(answered) = Pin::new(&mut answer).poll(context) {
+                is_awaited = false;
+                response = answered.ok();
             }
+            if response.is_some() { Poll::Ready(None) } else { Poll::Pending }
         })
         .await;
-        match first {
-            Some(Err(failure)) => {
+        if is_awaited {
+            response = answer.try_recv().ok();
+        }
+        match (end, response) {
+            (Some(Err(failure)), _) => {
                 report.tell(Outcome::Failed(failure.clone()));
                 Err(failure)
             }
-            Some(Ok(())) => match answer.try_recv() {
-                Ok(response) => {
-                    report.tell(Outcome::Answered(response.status()));
-                    Ok(response)
-                }
-                Err(_) => {
-                    let failure = Failure::new(FailureKind::Trap, "the service ended without an answer");
-                    report.tell(Outcome::Failed(failure.clone()));
-                    Err(failure)
-                }
-            },
-            None => match answer.try_recv() {
-                Ok(response) => {
-                    let status = response.status();
-                    Ok(response.map(|body| {
-                        let body = body.into_http();
-                        let bytes_left = body.size_hint().exact();
-                        let driven = Some(driven);
-                        Body::Http(DrivenBody { body, bytes_left, driven, broken, report, status }.boxed_unsync())
-                    }))
-                }
-                Err(_) => Err(Failure::new(FailureKind::Internal, "the response was lost")),
-            },
+            (Some(Ok(())), Some(response)) => {
+                report.tell(Outcome::Answered(response.status()));
+                Ok(response)
+            }
+            (Some(Ok(())) | None, None) => {
+                let failure = Failure::new(FailureKind::Trap, "the service ended without an answer");
+                report.tell(Outcome::Failed(failure.clone()));
+                Err(failure)
+            }
+            (None, Some(response)) => {
+                let status = response.status();
+                Ok(response.map(|body| {
+                    let body = body.into_http();
+                    let bytes_left = body.size_hint().exact();
+                    let driven = Some(driven);
+                    Body::Http(DrivenBody { body, bytes_left, driven, broken, report, status }.boxed_unsync())
+                }))
+            }
         }
     }
-}
-
-/// A channel that holds a value already.
-fn already<T>(value: T) -> oneshot::Receiver<T> {
-    let (sender, receiver) = oneshot::channel();
-    // The receiver is right here.
-    let _ = sender.send(value);
-    receiver
 }
 
 fn flatten(end: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
