@@ -17,21 +17,24 @@ pub const CHUNK_BYTES: usize = 64 * 1024;
 /// Content that is read once.
 pub struct Content {
     size: Option<u64>,
-    stream: BoxStream<'static, Result<Bytes, Error>>,
+    source: Source,
+}
+
+enum Source {
+    Memory(Bytes),
+    Stream(BoxStream<'static, Result<Bytes, Error>>),
 }
 
 impl Content {
     /// Content that is in memory already.
     pub fn from_bytes(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        let size = Some(bytes.len() as u64);
-        let chunks = if bytes.is_empty() { None } else { Some(Ok(bytes)) };
-        Self { size, stream: stream::iter(chunks).boxed() }
+        Self { size: Some(bytes.len() as u64), source: Source::Memory(bytes) }
     }
 
     /// Content from a stream. `size` is a promise of the source: [`Content::into_stream`] holds it to it.
     pub fn from_stream(size: Option<u64>, stream: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Self {
-        Self { size, stream: stream.boxed() }
+        Self { size, source: Source::Stream(stream.boxed()) }
     }
 
     /// The size in bytes, where it is known.
@@ -39,10 +42,22 @@ impl Content {
         self.size
     }
 
+    /// All of it, when it is in memory: then it can be sent more than once.
+    pub(crate) fn in_memory(&self) -> Option<&Bytes> {
+        match &self.source {
+            Source::Memory(bytes) => Some(bytes),
+            Source::Stream(_) => None,
+        }
+    }
+
     /// The chunks. A stream that ends before or runs past the promised size yields an `Interrupted` error.
     pub fn into_stream(self) -> BoxStream<'static, Result<Bytes, Error>> {
-        let Some(size) = self.size else { return self.stream };
-        stream::try_unfold((self.stream, 0_u64), move |(mut stream, seen)| async move {
+        let stream = match self.source {
+            Source::Memory(bytes) => return stream::iter((!bytes.is_empty()).then_some(Ok(bytes))).boxed(),
+            Source::Stream(stream) => stream,
+        };
+        let Some(size) = self.size else { return stream };
+        stream::try_unfold((stream, 0_u64), move |(mut stream, seen)| async move {
             match stream.try_next().await? {
                 Some(chunk) if seen + chunk.len() as u64 > size => Err(Error::new(
                     ErrorKind::Interrupted,

@@ -1,26 +1,55 @@
-//! An HTTP origin as a connection: which URLs it covers, and one request to one of them, streamed both ways.
+//! An HTTP origin as a connection: one request to a URL below its base, with the connection's credentials, streamed
+//! both ways.
 //!
-//! Follows no redirect: the answer that names another place is the caller's to judge. Knows nothing of who sends a
-//! request or what it means; how bytes travel is in [`client`].
+//! [`Origin::send`] is for callers that name a path; [`Origin::forward`] for those that have a request with a whole
+//! URL, as a language's own client makes it. Both are retried where that is safe, held to the breaker and the limits;
+//! only the first follows redirects, because a client of its own decides about them itself.
+//!
+//! Credentials of any kind go to the connection's own origin and to no other place. How bytes travel is in
+//! [`client`], which URLs are covered in [`place`].
 
+mod answer;
+mod breaker;
 pub(crate) mod client;
+mod credentials;
+mod payload;
+mod ping;
+mod place;
+mod redirect;
+mod retry;
+mod token;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use ::http::header::{self, HeaderName};
-use percent_encoding::percent_decode;
+use ::http::header::{self, HeaderMap, HeaderName};
+use ::http::{Method, StatusCode};
+use http_body::Body as _;
 use reqwest::Body;
+use secrecy::SecretString;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use url::Url;
 
-use crate::Common;
+pub use breaker::Breaker;
+pub use client::Proxy;
+pub use credentials::{Credentials, DefaultHeader, DefaultValue};
+pub use place::is_within;
+pub use redirect::Redirects;
+pub use token::{ClientAuthentication, ClientCredentials};
+
+use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
+use crate::{Common, chain, tls};
 
-use client::Client;
-
-/// Rounds of percent-decoding that a path is judged under: what a proxy, a framework and an application may undo
-/// one after another. A path that still changes then is refused.
-const DECODING_ROUNDS_MAX: usize = 4;
+use answer::{Bounded, Bounds, out_of_time};
+use breaker::Circuit;
+use client::{Client, Settings, failed};
+use credentials::Authorizer;
+use payload::Payload;
+use place::Base;
+use retry::{Patience, is_idempotent, is_passing, is_passing_failure, retry_after};
 
 /// Headers of one hop, which are not the caller's to set (RFC 9110 section 7.6.1, RFC 9113 section 8.2.2), and `Host`,
 /// which would name another origin on the same server.
@@ -36,72 +65,244 @@ const HOP_HEADERS: [HeaderName; 9] = [
     HeaderName::from_static("http2-settings"),
 ];
 
+/// How long a request waits for a place among those of its connection: as long as a busy origin takes for a few
+/// requests, and shorter than what a caller waits for an answer.
+const PERMIT_WAIT_MAX: Duration = Duration::from_secs(20);
+
 /// The settings of a connection of type `http`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The origin, with an optional base path that confines the connection: `https://api.example.com/v1`.
     pub url: Url,
+    /// Who the connection is.
+    pub credentials: Credentials,
+    /// Headers of every request to the origin.
+    pub headers: Vec<DefaultHeader>,
+    /// Whom to trust, and the client certificate. Only the authorities hold for other origins, too.
+    pub tls: tls::Config,
+    /// What every connection is made through.
+    pub proxy: Option<Proxy>,
+    /// Which redirects are followed.
+    pub redirects: Redirects,
+    /// No further try begins so long after the first one; how many there are is in [`Common::retries`].
+    pub retry_budget: Duration,
+    /// When the origin is left alone.
+    pub breaker: Breaker,
+    /// For a request with all of its tries, and its answer to the last byte; no limit when absent.
+    pub total_timeout: Option<Duration>,
+    /// The longest body of an answer in bytes; no limit when absent, because bodies are streamed.
+    pub answer_bytes_max: Option<u64>,
+    /// Whether HTTP/2 is offered.
+    pub http2: bool,
+    /// Unused connections that are kept; as many as there are operations at once when absent.
+    pub idle_max: Option<usize>,
+    /// What the host calls itself.
+    pub user_agent: Option<String>,
+    /// The request of a ping.
+    pub ping: Ping,
 }
+
+impl Config {
+    /// The settings of an origin that wants no credentials.
+    pub fn new(url: Url) -> Self {
+        Self {
+            url,
+            credentials: Credentials::None,
+            headers: Vec::new(),
+            tls: tls::Config::default(),
+            proxy: None,
+            redirects: Redirects::default(),
+            retry_budget: retry::BUDGET,
+            breaker: Breaker::default(),
+            total_timeout: None,
+            answer_bytes_max: None,
+            http2: true,
+            idle_max: None,
+            user_agent: None,
+            ping: Ping::default(),
+        }
+    }
+}
+
+/// The request of a ping: the smallest that the origin answers with the credentials at hand.
+#[derive(Debug, Clone)]
+pub struct Ping {
+    /// `HEAD`, `GET` or `OPTIONS`.
+    pub method: Method,
+    /// Below the base, as in [`Request::path`].
+    pub path: String,
+}
+
+impl Default for Ping {
+    fn default() -> Self {
+        Self { method: Method::HEAD, path: String::new() }
+    }
+}
+
+/// A request to a path of the origin.
+#[derive(Debug)]
+pub struct Request {
+    /// Any method but `CONNECT` and `TRACE`, of which one leaves the origin and the other tells the credentials.
+    pub method: Method,
+    /// Below the base URL, percent-encoded as in a URL (what is not is encoded); empty, or beginning with `/`.
+    pub path: String,
+    /// Parameters of the query in order, not encoded.
+    pub query: Vec<(String, String)>,
+    /// Headers. Those of one hop and the length of the body are the host's own to set, and left out.
+    pub headers: HeaderMap,
+    /// The body. One in memory can be sent again, a stream cannot.
+    pub content: Content,
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug)]
+pub struct Response {
+    /// Whatever it says: 404 and 503 are answers, too.
+    pub status: StatusCode,
+    /// Headers as they came.
+    pub headers: HeaderMap,
+    /// The body, pulled from the origin as it is consumed.
+    pub content: Content,
+}
+
+/// Whether a caller may send this method to this path below the base; asked again for each redirect.
+pub type Permitted<'p> = dyn Fn(&Method, &str) -> Result<(), Error> + Send + Sync + 'p;
 
 /// One HTTP origin that requests may be sent to.
 pub struct Origin {
+    connection: String,
+    base: Base,
+    authorizer: Authorizer,
+    /// To the origin itself.
+    own: Client,
+    /// To other places: without client certificate, and with the usual trust.
+    other: Client,
+    tls: Arc<rustls::ClientConfig>,
+    egress: Arc<Egress>,
+    common: Common,
+    redirects: Redirects,
+    retry_budget: Duration,
+    circuit: Circuit,
+    total_timeout: Option<Duration>,
+    answer_bytes_max: Option<u64>,
+    proxied: bool,
+    token_url: Option<Url>,
+    ping: Ping,
+    permits: Arc<Semaphore>,
+}
+
+/// One request on its way through its tries.
+struct Outgoing {
+    method: Method,
     url: Url,
-    base_path: String,
-    client: Client,
+    headers: HeaderMap,
+    payload: Payload,
+    /// Whether it goes to the connection's own origin, and has not been elsewhere before.
+    own: bool,
 }
 
 impl Origin {
     /// An origin by its settings. Nothing is opened.
     ///
     /// # Errors
-    /// `Invalid` for a URL that is not `http` or `https`, has no host, or has a user name, a query or a fragment.
-    pub fn new(config: Config, common: &Common, egress: Arc<Egress>) -> Result<Self, Error> {
-        let url = config.url;
-        let invalid = |why: &str| Err(Error::new(ErrorKind::Invalid, format!("the url of the connection {why}")));
-        if !matches!(url.scheme(), "http" | "https") {
-            return invalid("must begin with https:// or http://");
+    /// `Invalid` for a URL that is not `http` or `https`, has no host, or has a user name, a query or a fragment, and
+    /// for settings that cannot be used or contradict each other.
+    pub fn new(connection: &str, config: Config, common: &Common, egress: Arc<Egress>) -> Result<Self, Error> {
+        let base = Base::new(config.url, &common.root)?;
+        let settings = Settings {
+            tls: &config.tls,
+            user_agent: config.user_agent.as_deref(),
+            proxy: config.proxy.as_ref(),
+            http2: config.http2,
+            idle_max: config.idle_max.unwrap_or(common.operations_max),
+        };
+        let own = Client::with_settings(common, Arc::clone(&egress), &settings)?;
+        let other = if config.tls.identity.is_some() || config.tls.pin.is_some() {
+            let tls = tls::Config { identity: None, pin: None, ..config.tls.clone() };
+            Client::with_settings(common, Arc::clone(&egress), &Settings { tls: &tls, ..settings })?
+        } else {
+            own.clone()
+        };
+        let mut tls = config.tls.client()?;
+        tls.alpn_protocols = client::alpn(config.http2);
+        if !matches!(config.ping.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+            return Err(Error::new(ErrorKind::Invalid, "the method of a ping is HEAD, GET or OPTIONS"));
         }
-        if !url.has_host() {
-            return invalid("names no host");
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return invalid("must not have a user name or password in it");
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return invalid("must not have a query or fragment");
-        }
-        let base_path = url.path().trim_end_matches('/').to_owned();
-        let client = Client::new(common, egress, None, None)?;
-        Ok(Self { url, base_path, client })
+        base.join(&config.ping.path, &[])?;
+        let token_url = match &config.credentials {
+            Credentials::ClientCredentials(client) => Some(client.token_url.clone()),
+            _ => None,
+        };
+        Ok(Self {
+            connection: connection.to_owned(),
+            base,
+            authorizer: Authorizer::new(config.credentials, config.headers)?,
+            own,
+            other,
+            tls: Arc::new(tls),
+            egress,
+            common: common.clone(),
+            redirects: config.redirects,
+            retry_budget: config.retry_budget,
+            circuit: Circuit::new(config.breaker),
+            total_timeout: config.total_timeout,
+            answer_bytes_max: config.answer_bytes_max,
+            proxied: config.proxy.is_some(),
+            token_url,
+            ping: config.ping,
+            permits: Arc::new(Semaphore::new(common.operations_max.max(1))),
+        })
     }
 
-    /// Whether a URL lies within this origin: same scheme, host and port, no user name, and a path at or below the
-    /// base path, however the server may decode it.
-    pub fn covers(&self, uri: &::http::Uri) -> bool {
-        self.covered(uri).is_some()
+    /// The path of a URL below the base, when it lies within this origin: same scheme, host and port, no user name,
+    /// and a path at or below the base path, however the server may decode it.
+    pub fn path_of(&self, uri: &::http::Uri) -> Option<String> {
+        self.base.covered(uri).map(|url| self.base.below(&url).to_owned())
     }
 
-    /// Sends one request and waits for the head of the answer. Redirects are answers like any other.
+    /// Sends a request and waits for the head of the answer, following redirects as they are configured.
     ///
-    /// Headers that concern one hop, and `Host`, are left out: the connection sets its own.
+    /// `permitted` is asked before anything is sent to a place of the origin. A redirect to another origin goes on
+    /// without credentials and with harmless headers only, and never from `https` to `http`. A request whose body is
+    /// a stream is sent once: a redirect that would repeat it is an error.
     ///
     /// # Errors
-    /// `Denied` for a URL that this origin does not cover and for an address that the outgoing policy refuses;
-    /// `Invalid` for contradicting lengths; `Unavailable`, `Timeout`, and `Interrupted` when the connection broke
-    /// before the head of the answer. Errors within the body of the answer carry an [`Error`] as a source.
-    pub async fn send(&self, request: ::http::Request<Body>) -> Result<::http::Response<Body>, Error> {
-        let (head, body) = request.into_parts();
-        let Some(url) = self.covered(&head.uri) else {
+    /// `Invalid` for a malformed request; `Denied` for a place that is not permitted, that the outgoing policy
+    /// refuses or that is not trusted, and by the token endpoint; `Unavailable` when there is no connection or the
+    /// breaker is open; `Timeout`; `Interrupted` when the connection broke before the head of the answer; `Conflict`
+    /// for redirects without end. An answer that breaks off is an error item of its content.
+    pub async fn send(&self, request: Request, permitted: &Permitted<'_>) -> Result<Response, Error> {
+        let url = self.base.join(&request.path, &request.query)?;
+        let mut headers = request.headers;
+        headers.remove(header::CONTENT_LENGTH);
+        let outgoing =
+            Outgoing { method: request.method, url, headers, payload: Payload::new(request.content), own: true };
+        let (head, body) = self.carry_out(outgoing, Some(permitted)).await?.into_parts();
+        let host = self.host().to_owned();
+        let size = body.size_hint().exact();
+        let chunks = reqwest::Response::from(::http::Response::new(body)).bytes_stream();
+        let chunks = futures::TryStreamExt::map_err(chunks, move |error| failed(&host, error));
+        Ok(Response { status: head.status, headers: head.headers, content: Content::from_stream(size, chunks) })
+    }
+
+    /// Sends a request that names its whole URL. Redirects are answers like any other.
+    ///
+    /// Headers that concern one hop, and `Host`, are left out: the connection sets its own. The connection's
+    /// credentials take the place of what the request has under the same name.
+    ///
+    /// # Errors
+    /// `Denied` for a URL that this origin does not cover, otherwise as [`Origin::send`]; `Invalid` for contradicting
+    /// lengths. Errors within the body of the answer carry an [`Error`] as a source.
+    pub async fn forward(&self, request: ::http::Request<Content>) -> Result<::http::Response<Body>, Error> {
+        let (head, content) = request.into_parts();
+        let Some(url) = self.base.covered(&head.uri) else {
+            let base = self.base.url();
             return Err(Error::new(
                 ErrorKind::Denied,
-                format!("the connection does not cover that URL; it covers {} and what is below it", self.url),
+                format!("the connection does not cover that URL; it covers {base} and what is below it"),
             ));
         };
-        let mut headers = head.headers;
-        for name in HOP_HEADERS {
-            headers.remove(name);
-        }
-        let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+        let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
         let one_number = match (lengths.next(), lengths.next()) {
             (None, _) => true,
             (Some(length), None) => length.as_bytes().iter().all(u8::is_ascii_digit),
@@ -110,127 +311,273 @@ impl Origin {
         if !one_number {
             return Err(Error::new(ErrorKind::Invalid, "the request's content-length is not one number"));
         }
-        let mut outgoing = reqwest::Request::new(head.method, url);
-        *outgoing.headers_mut() = headers;
-        *outgoing.body_mut() = Some(body);
-        self.client.send(outgoing).await
+        let payload = Payload::new(content);
+        let outgoing = Outgoing { method: head.method, url, headers: head.headers, payload, own: true };
+        self.carry_out(outgoing, None).await
     }
 
-    /// The URL as it is sent, when it is covered. The judgement is on the very form that goes out: parsing resolves
-    /// `.` and `..`, also when written `%2e`, as the URL standard says.
-    fn covered(&self, uri: &::http::Uri) -> Option<Url> {
-        uri.authority()?;
-        let url = Url::parse(&uri.to_string()).ok()?;
-        let same_origin = url.scheme() == self.url.scheme()
-            && url.host() == self.url.host()
-            && url.port_or_known_default() == self.url.port_or_known_default()
-            && url.username().is_empty()
-            && url.password().is_none();
-        (same_origin && self.covers_path(url.path())).then_some(url)
+    /// From the first try to the head of the last answer: a place among the requests, the total timeout, the log line.
+    /// Redirects are followed for those who say what is permitted.
+    async fn carry_out(
+        &self,
+        mut outgoing: Outgoing,
+        permitted: Option<&Permitted<'_>>,
+    ) -> Result<::http::Response<Body>, Error> {
+        if matches!(outgoing.method, Method::CONNECT | Method::TRACE) {
+            let method = &outgoing.method;
+            return Err(Error::new(ErrorKind::Invalid, format!("the method {method} is not sent to a connection")));
+        }
+        for name in HOP_HEADERS {
+            outgoing.headers.remove(name);
+        }
+        let started = Instant::now();
+        let deadline = self.total_timeout.map(|limit| started + limit);
+        let (method, path) = (outgoing.method.clone(), self.base.below(&outgoing.url).to_owned());
+        let work = async {
+            let permit = self.permit().await?;
+            let answer = match permitted {
+                Some(permitted) => self.follow(&mut outgoing, permitted).await?,
+                None => self.exchange(&mut outgoing).await?,
+            };
+            Ok((answer, permit))
+        };
+        let outcome = match deadline {
+            None => work.await,
+            Some(deadline) => match tokio::time::timeout_at(deadline, work).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(out_of_time(self.host())),
+            },
+        };
+        tracing::debug!(
+            connection = self.connection,
+            operation = "send",
+            %method,
+            path,
+            duration_ms = started.elapsed().as_millis() as u64,
+            outcome = match &outcome {
+                Ok((answer, _)) => answer.status().as_u16().to_string(),
+                Err(error) => format!("{:?}", error.kind()),
+            },
+            "connection operation"
+        );
+        let (answer, permit) = outcome?;
+        let host = outgoing.url.host_str().unwrap_or_default().to_owned();
+        let bounds = Bounds { host, deadline, bytes_max: self.answer_bytes_max, _permit: permit };
+        let (head, body) = answer.into_parts();
+        Ok(::http::Response::from_parts(head, Body::wrap(Bounded::new(body, bounds)?)))
     }
 
-    fn covers_path(&self, path: &str) -> bool {
-        if self.base_path.is_empty() {
-            return true;
+    /// Goes where the answers send it.
+    async fn follow(
+        &self,
+        outgoing: &mut Outgoing,
+        permitted: &Permitted<'_>,
+    ) -> Result<::http::Response<Body>, Error> {
+        permitted(&outgoing.method, self.base.below(&outgoing.url))?;
+        let mut seen: Vec<(Method, Url)> = Vec::new();
+        loop {
+            let answer = self.exchange(outgoing).await?;
+            let Some(target) = redirect::target(answer.status(), answer.headers(), &outgoing.url)? else {
+                return Ok(answer);
+            };
+            if self.redirects.max == 0 {
+                return Ok(answer);
+            }
+            let status = answer.status();
+            drop(answer);
+            let method = redirect::method_after(status, &outgoing.method);
+            seen.push((outgoing.method.clone(), outgoing.url.clone()));
+            if seen.contains(&(method.clone(), target.clone())) {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!("{} redirects in a loop, {} in all", self.host(), seen.len()),
+                ));
+            }
+            if seen.len() > self.redirects.max {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!("{} redirects more than the {} times of redirects-max", self.host(), self.redirects.max),
+                ));
+            }
+            self.judge(outgoing, &method, &target, permitted)?;
+            if method != outgoing.method {
+                redirect::without_body(&mut outgoing.headers);
+                outgoing.payload = Payload::empty();
+            } else if !outgoing.payload.is_repeatable() {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "{} redirects ({}) a request whose body is a stream, which cannot be sent a second time; \
+                         send it from memory, or to the place that it redirects to",
+                        self.host(),
+                        status.as_u16()
+                    ),
+                ));
+            }
+            if outgoing.own && !self.base.is_origin_of(&target) {
+                outgoing.own = false;
+                outgoing.headers = redirect::for_strangers(&outgoing.headers);
+            }
+            outgoing.method = method;
+            outgoing.url = target;
         }
-        let below = path.strip_prefix(&self.base_path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        below && !climbs(path)
     }
-}
 
-/// Whether a server that decodes a path before it resolves dots would find a `..` in it.
-fn climbs(path: &str) -> bool {
-    let mut current = path.as_bytes().to_vec();
-    for _ in 0..DECODING_ROUNDS_MAX {
-        // Some servers take a backslash for a separator, and cut what follows a semicolon off a segment.
-        let dots = current
-            .split(|byte| matches!(byte, b'/' | b'\\'))
-            .any(|segment| segment.split(|byte| *byte == b';').next() == Some(b".."));
-        if dots {
-            return true;
+    /// Whether a redirect may be followed; the outgoing policy judges besides, when it is.
+    fn judge(
+        &self,
+        outgoing: &Outgoing,
+        method: &Method,
+        target: &Url,
+        permitted: &Permitted<'_>,
+    ) -> Result<(), Error> {
+        let denied = |why: String| Err(Error::new(ErrorKind::Denied, format!("{} redirects {why}", self.host())));
+        if self.base.is_origin_of(target) {
+            // Also for a request that has been elsewhere: the origin may know this host by its address.
+            if !self.base.covers(target) {
+                return denied(format!("to a place outside of {}", self.base.url()));
+            }
+            return permitted(method, self.base.below(target));
         }
-        let decoded: Vec<u8> = percent_decode(&current).collect();
-        if decoded == current {
-            return false;
+        // Only the origin is told: a path may hold secrets of the place that is redirected to.
+        let place = target.origin().ascii_serialization();
+        if outgoing.url.scheme() == "https" && target.scheme() == "http" {
+            return denied(format!("from https to {place}, where everybody could read along"));
         }
-        current = decoded;
+        if !self.redirects.other_origins {
+            return denied(format!(
+                "to {place}, another origin; to follow there, without credentials, set redirect-other-origins = true"
+            ));
+        }
+        Ok(())
     }
-    true
+
+    /// One request to one place, with all of its tries.
+    async fn exchange(&self, outgoing: &mut Outgoing) -> Result<::http::Response<Body>, Error> {
+        let mut patience = Patience::new(self.common.retries, self.retry_budget);
+        let mut token_renewed = false;
+        loop {
+            let (outcome, token) = self.attempt(outgoing).await?;
+            if let (Ok(answer), Some(token)) = (&outcome, &token)
+                && answer.status() == StatusCode::UNAUTHORIZED
+                && !token_renewed
+            {
+                self.authorizer.reject(token).await;
+                if outgoing.payload.is_repeatable() {
+                    token_renewed = true;
+                    continue;
+                }
+                return Err(Error::new(
+                    ErrorKind::Interrupted,
+                    format!(
+                        "{} no longer takes the access token, and the body of the request was a stream, which cannot \
+                         be sent a second time; send the request again, it will have a fresh token",
+                        self.host()
+                    ),
+                ));
+            }
+            let asked = match &outcome {
+                Ok(answer) if is_passing(answer.status()) => retry_after(answer.headers()),
+                Err(error) if is_passing_failure(error.kind()) && !outgoing.payload.source_failed() => {
+                    error.retry_after()
+                }
+                Ok(_) | Err(_) => return outcome,
+            };
+            if !is_idempotent(&outgoing.method) || !outgoing.payload.is_repeatable() {
+                return outcome;
+            }
+            let Some(wait) = patience.next_try(asked) else { return outcome };
+            tracing::debug!(
+                connection = self.connection,
+                next_try = patience.tries(),
+                wait_ms = wait.as_millis() as u64,
+                why = match &outcome {
+                    Ok(answer) => format!("status {}", answer.status().as_u16()),
+                    Err(error) => chain(error),
+                },
+                "a request is sent again"
+            );
+            drop(outcome);
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// One try; the access token that it used. The outer error is one that no further try would change.
+    async fn attempt(
+        &self,
+        outgoing: &mut Outgoing,
+    ) -> Result<(Result<::http::Response<Body>, Error>, Option<SecretString>), Error> {
+        let mut request = reqwest::Request::new(outgoing.method.clone(), outgoing.url.clone());
+        *request.headers_mut() = outgoing.headers.clone();
+        if !outgoing.own {
+            *request.body_mut() = outgoing.payload.next();
+            return Ok((self.other.send(request).await, None));
+        }
+        let admission = self.circuit.admit()?;
+        let token = match self.authorizer.authorize(&mut request, self.token_client()).await {
+            Ok(token) => token,
+            Err(error) => return Ok((Err(error), None)),
+        };
+        let Some(body) = outgoing.payload.next() else {
+            return Err(Error::new(ErrorKind::Internal, "the body of a request is gone"));
+        };
+        *request.body_mut() = Some(body);
+        let outcome = self.own.send(request).await;
+        match &outcome {
+            Ok(answer) if answer.status().is_server_error() && is_passing(answer.status()) => {
+                admission.failed(&format!("status {}", answer.status().as_u16()));
+            }
+            Ok(_) => admission.succeeded(),
+            // Neither what the policy refuses nor what the source of the body did says anything of the origin.
+            Err(error) if is_passing_failure(error.kind()) && !outgoing.payload.source_failed() => {
+                admission.failed(&error.to_string());
+            }
+            Err(_) => drop(admission),
+        }
+        Ok((outcome, token))
+    }
+
+    /// The client certificate is for the origin alone, so a token endpoint elsewhere is not shown it.
+    fn token_client(&self) -> &Client {
+        match &self.token_url {
+            Some(url) if !self.base.is_origin_of(url) => &self.other,
+            _ => &self.own,
+        }
+    }
+
+    /// Waits for a place among the requests of this connection, which an answer keeps until it is consumed.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        match tokio::time::timeout(PERMIT_WAIT_MAX, Arc::clone(&self.permits).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(closed)) => Err(Error::new(ErrorKind::Internal, "the connection was closed").with_source(closed)),
+            Err(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "all {} requests that connection {} allows at once were busy for {} s; raise operations-max",
+                    self.common.operations_max,
+                    self.connection,
+                    PERMIT_WAIT_MAX.as_secs()
+                ),
+            )),
+        }
+    }
+
+    fn host(&self) -> &str {
+        self.base.url().host_str().unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn origin(url: &str) -> Origin {
-        let config = Config { url: url.parse().unwrap() };
-        Origin::new(config, &Common::default(), Arc::new(Egress::default())).unwrap()
-    }
-
-    #[test]
-    fn an_origin_covers_its_own_urls_however_they_are_written() {
-        let origin = origin("https://api.example.com/v1/");
-        for uri in [
-            "https://api.example.com/v1",
-            "https://api.example.com/v1/",
-            "https://API.Example.COM/v1/users?q=..#",
-            "https://api.example.com:443/v1/users",
-            "https://api.example.com/v1/a/../b",
-            "https://api.example.com/v1/a%2Fb/..c/c..",
-            "https://api.example.com/v1/100%25",
-        ] {
-            assert!(origin.covers(&uri.parse().unwrap()), "{uri}");
-        }
-    }
-
-    #[test]
-    fn an_origin_covers_nothing_else() {
-        let origin = origin("https://api.example.com/v1");
-        for uri in [
-            "http://api.example.com/v1",
-            "https://api.example.com:8443/v1",
-            "https://api.example.com.evil.test/v1",
-            "https://api.example.com@evil.test/v1",
-            "https://user@api.example.com/v1",
-            "https://:@evil.test/v1",
-            "https://evil.test/v1",
-            "https://api.example.com/v10",
-            "https://api.example.com/V1/users",
-            "https://api.example.com/",
-            "https://api.example.com/v1/../admin",
-            "https://api.example.com/v1/%2e%2e/admin",
-            "https://api.example.com/v1/%2E./admin",
-            "https://api.example.com/v1/..%2fadmin",
-            "https://api.example.com/v1/..%5cadmin",
-            "https://api.example.com/v1/%252e%252e/admin",
-            "https://api.example.com/v1/%252e%252e%252fadmin",
-            "https://api.example.com/v1/..;/admin",
-            "https://api.example.com/v1/%2e%2e;x=1/admin",
-            "https://api.example.com/v1/%25252525252e%2e/admin",
-            "/v1/users",
-        ] {
-            assert!(!origin.covers(&uri.parse().unwrap()), "{uri}");
-        }
-    }
-
-    #[test]
-    fn a_url_that_cannot_be_an_origin_is_refused() {
-        for url in
-            ["ftp://example.com/", "https://a:b@example.com/", "https://example.com/?q", "https://example.com/#f"]
-        {
-            let config = Config { url: url.parse().unwrap() };
-            let Err(error) = Origin::new(config, &Common::default(), Arc::new(Egress::default())) else {
-                panic!("{url} was accepted");
-            };
-            assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
-        }
-    }
-
     #[tokio::test]
     async fn an_address_that_the_policy_refuses_is_denied_as_a_literal_and_as_a_name() {
         for url in ["http://127.0.0.1:9/", "http://[::1]:9/", "http://localhost:9/"] {
-            let request = ::http::Request::get(url).body(Body::default()).unwrap();
-            let error = origin(url).send(request).await.unwrap_err();
+            let config = Config::new(url.parse().unwrap());
+            let origin = Origin::new("test", config, &Common::default(), Arc::new(Egress::default())).unwrap();
+            let request = ::http::Request::get(url).body(Content::from_bytes("")).unwrap();
+            let error = origin.forward(request).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Denied, "{url}: {error}");
             assert!(error.to_string().contains("egress-allow"), "{error}");
         }

@@ -84,6 +84,7 @@ impl Default for Common {
 
 /// A connection's own settings, by protocol.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each connection of a configuration, for a moment")]
 pub enum Config {
     /// A folder of this machine.
     Local(local::Config),
@@ -137,7 +138,9 @@ impl Remote {
             Config::Dropbox(config) => {
                 Protocol::Dropbox(Arc::new(dropbox::Dropbox::new(config, &common, Arc::clone(egress))?))
             }
-            Config::Http(config) => Protocol::Http(Arc::new(http::Origin::new(config, &common, Arc::clone(egress))?)),
+            Config::Http(config) => {
+                Protocol::Http(Arc::new(http::Origin::new(name, config, &common, Arc::clone(egress))?))
+            }
         };
         let permits = Arc::new(Semaphore::new(common.operations_max.max(1)));
         let throttle = common.bandwidth.map(Throttle::new);

@@ -36,8 +36,13 @@ impl Remote {
     pub async fn ping(&self) -> Result<Ping, Error> {
         let started = Instant::now();
         let root = RemotePath::root();
-        let backend = self.backend("ping")?;
-        let facts = self.repeatably("ping", &root, Effect::None, || backend.ping()).await;
+        let facts = match &self.shared.protocol {
+            Protocol::Http(origin) => self.once("ping", &root, Effect::None, origin.ping()).await,
+            Protocol::Files { .. } | Protocol::Dropbox(_) => {
+                let backend = self.backend("ping")?;
+                self.repeatably("ping", &root, Effect::None, || backend.ping()).await
+            }
+        };
         let facts = facts.map_err(|error| error.at(Step::Command))?;
         Ok(Ping { took: started.elapsed(), facts })
     }

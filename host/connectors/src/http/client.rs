@@ -1,7 +1,8 @@
 //! The one HTTP client of this crate: its TLS, its pool, its timeouts, and the outgoing policy at every connect.
 //!
-//! One request in, the head of one answer out; bodies stream both ways. Follows no redirect, uses no proxy, retries
-//! nothing. Knows neither what an origin covers nor what Dropbox is.
+//! One request in, the head of one answer out; bodies stream both ways. Follows no redirect, retries nothing, and uses
+//! a proxy only when it is told one: those of the environment never. Knows neither what an origin covers nor what
+//! Dropbox is.
 
 use std::error::Error as StdError;
 use std::pin::Pin;
@@ -13,18 +14,17 @@ use bytes::Bytes;
 use futures::stream::{Stream, StreamExt};
 use http_body::{Body, Frame, SizeHint};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use rustls::RootCertStore;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-use rustls_platform_verifier::BuilderVerifierExt;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, Sleep};
+use url::{Host, Url};
 
 use crate::Common;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
+use crate::tls;
 
 /// The head of an answer, all fields together: twice what Dropbox sends for a path of the longest kind, written as
-/// escapes in a header.
+/// escapes in a header. For HTTP/2; for HTTP/1.1 the library has its own limit of 408 KiB.
 const ANSWER_HEAD_BYTES_MAX: u32 = 64 * 1024;
 
 /// How often an HTTP/2 connection in use is asked whether its peer is still there; well within a read timeout.
@@ -36,10 +36,31 @@ const TCP_KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// What this host calls itself, unless it is told otherwise.
 const USER_AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"));
 
+/// A proxy that all requests of a connection go through.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    /// `http://proxy.example.com:3128`. Requests to `https` go through a tunnel (`CONNECT`), so it sees none of them.
+    pub url: Url,
+    /// User and password, sent to the proxy alone.
+    pub credentials: Option<(String, SecretString)>,
+}
+
+/// What a client is made of.
+pub(crate) struct Settings<'s> {
+    pub(crate) tls: &'s tls::Config,
+    pub(crate) user_agent: Option<&'s str>,
+    pub(crate) proxy: Option<&'s Proxy>,
+    pub(crate) http2: bool,
+    /// Unused connections that are kept.
+    pub(crate) idle_max: usize,
+}
+
 /// A pool of connections, HTTP/1.1 and HTTP/2, that the outgoing policy governs.
+#[derive(Clone)]
 pub(crate) struct Client {
     client: reqwest::Client,
     egress: Arc<Egress>,
+    proxy: Option<Url>,
     connect_timeout: Duration,
     read_timeout: Duration,
 }
@@ -56,41 +77,68 @@ impl Client {
         authority: Option<&[u8]>,
         user_agent: Option<&str>,
     ) -> Result<Self, Error> {
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(authority)?)
+        let tls = tls::Config { authority: authority.map(<[u8]>::to_vec), ..tls::Config::default() };
+        let idle_max = common.operations_max;
+        Self::with_settings(common, egress, &Settings { tls: &tls, user_agent, proxy: None, http2: true, idle_max })
+    }
+
+    /// A client by all of its settings.
+    ///
+    /// # Errors
+    /// `Invalid` for settings that cannot be used.
+    pub(crate) fn with_settings(common: &Common, egress: Arc<Egress>, settings: &Settings<'_>) -> Result<Self, Error> {
+        let invalid = |what: &str, error: reqwest::Error| Error::new(ErrorKind::Invalid, what).with_source(error);
+        let mut tls = settings.tls.client()?;
+        tls.alpn_protocols = alpn(settings.http2);
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
             .dns_resolver(Resolver(Arc::clone(&egress)))
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            .user_agent(user_agent.unwrap_or(USER_AGENT))
+            .user_agent(settings.user_agent.unwrap_or(USER_AGENT))
             .connect_timeout(common.connect_timeout)
             .pool_idle_timeout(common.idle_timeout)
-            .pool_max_idle_per_host(common.operations_max)
+            .pool_max_idle_per_host(settings.idle_max)
             .tcp_keepalive(TCP_KEEP_ALIVE)
             .http2_max_header_list_size(ANSWER_HEAD_BYTES_MAX)
             .http2_keep_alive_interval(HTTP2_KEEP_ALIVE)
-            .http2_keep_alive_timeout(common.read_timeout)
-            .build()
-            .map_err(|error| {
-                Error::new(ErrorKind::Invalid, "the settings do not make an HTTP client").with_source(error)
-            })?;
-        Ok(Self { client, egress, connect_timeout: common.connect_timeout, read_timeout: common.read_timeout })
+            .http2_keep_alive_timeout(common.read_timeout);
+        if !settings.http2 {
+            builder = builder.http1_only();
+        }
+        if let Some(proxy) = settings.proxy {
+            // To a proxy over TLS the client certificate would be shown, too, and that is not its business.
+            if proxy.url.scheme() != "http" || !proxy.url.has_host() {
+                return Err(Error::new(ErrorKind::Invalid, "the url of a proxy must begin with http://"));
+            }
+            let mut all = reqwest::Proxy::all(proxy.url.clone())
+                .map_err(|error| invalid("the url of the proxy is not usable", error.without_url()))?;
+            if let Some((user, password)) = &proxy.credentials {
+                all = all.basic_auth(user, password.expose_secret());
+            }
+            builder = builder.proxy(all);
+        }
+        let client = builder.build().map_err(|error| invalid("the settings do not make an HTTP client", error))?;
+        Ok(Self {
+            client,
+            egress,
+            proxy: settings.proxy.map(|proxy| proxy.url.clone()),
+            connect_timeout: common.connect_timeout,
+            read_timeout: common.read_timeout,
+        })
     }
 
     /// Sends a request and waits for the head of the answer. The read timeout runs while the remote owes something:
     /// not while the request's own content is what everything waits for. It then holds for each chunk of the answer.
     ///
     /// # Errors
-    /// `Denied` by the outgoing policy; `Unavailable` when there is no connection; `Timeout`; `Interrupted` when the
-    /// connection broke before the head of the answer, or the request's content failed.
+    /// `Denied` by the outgoing policy, or when one side does not trust the other's certificate; `Unavailable` when
+    /// there is no connection; `Timeout`; `TooLarge` for a head beyond any measure; `Interrupted` when the connection
+    /// broke before the head of the answer, or the request's content failed.
     pub(crate) async fn send(&self, mut request: reqwest::Request) -> Result<::http::Response<reqwest::Body>, Error> {
         let host = request.url().host_str().unwrap_or_default().to_owned();
-        // The resolver is never asked about an address.
-        match request.url().host() {
-            Some(url::Host::Ipv4(address)) => self.egress.check(address.into())?,
-            Some(url::Host::Ipv6(address)) => self.egress.check(address.into())?,
-            _ => {}
-        }
+        self.check(request.url()).await?;
         let progress = Arc::new(Progress::starting_within(self.connect_timeout));
         if let Some(body) = request.body_mut().take() {
             // Content in memory stays as it is, so that the pool may send it again on a fresh connection.
@@ -112,6 +160,34 @@ impl Client {
         let (head, body) = ::http::Response::<reqwest::Body>::from(answer).into_parts();
         Ok(::http::Response::from_parts(head, reqwest::Body::wrap(Timed::new(body, host, self.read_timeout))))
     }
+
+    /// Asks the outgoing policy about the addresses that the resolver is never asked about: those that are written
+    /// into a URL, and those behind a proxy. The proxy resolves names by itself, and where this host knows none for a
+    /// name, it is the proxy's to judge.
+    async fn check(&self, url: &Url) -> Result<(), Error> {
+        self.check_literal(url)?;
+        let Some(proxy) = &self.proxy else { return Ok(()) };
+        self.check_literal(proxy)?;
+        let Some(name) = url.domain() else { return Ok(()) };
+        match self.egress.resolve(name, url.port_or_known_default().unwrap_or_default()).await {
+            Err(error) if error.kind() == ErrorKind::Denied => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_literal(&self, url: &Url) -> Result<(), Error> {
+        match url.host() {
+            Some(Host::Ipv4(address)) => self.egress.check(address.into()),
+            Some(Host::Ipv6(address)) => self.egress.check(address.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The protocols that are offered to a server.
+pub(super) fn alpn(http2: bool) -> Vec<Vec<u8>> {
+    let protocols: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+    protocols.iter().map(|protocol| protocol.to_vec()).collect()
 }
 
 /// A request body from a stream, with its length where it is known.
@@ -125,68 +201,70 @@ where
     reqwest::Body::wrap(Streamed { size, stream: Mutex::new(stream.map(|chunk| chunk.map_err(Into::into)).boxed()) })
 }
 
+/// How the HTTP library words the 407 of a proxy; its type for that is private.
+const PROXY_WANTS_CREDENTIALS: &str = "tunnel error: proxy authorization required";
+
 /// What went wrong with a request or the body of an answer, in the terms of this crate. An [`Error`] of this crate
 /// that travelled through the HTTP library comes out again.
 pub(crate) fn failed(host: &str, error: reqwest::Error) -> Error {
     // The query of a URL may hold what does not belong in a log.
     let error = error.without_url();
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
-    while let Some(current) = cause {
-        if let Some(own) = current.downcast_ref::<Error>() {
-            return Error::new(own.kind(), own.to_string());
+    for cause in causes(&error) {
+        if let Some(own) = cause.downcast_ref::<Error>() {
+            let again = Error::new(own.kind(), own.to_string());
+            return match own.retry_after() {
+                Some(wait) => again.with_retry_after(wait),
+                None => again,
+            };
         }
-        cause = current.source();
+        if let Some(tls_error) = cause.downcast_ref::<rustls::Error>() {
+            let told = tls::failed(host, std::io::Error::other(tls_error.clone()));
+            // In TLS 1.3 a server may refuse a certificate after the handshake; any other trouble there is its own.
+            if told.kind() == ErrorKind::Denied || error.is_connect() {
+                return told;
+            }
+        }
     }
-    let (kind, what) = if error.is_timeout() {
-        (ErrorKind::Timeout, format!("{host} did not answer in time"))
-    } else if error.is_connect() {
-        (ErrorKind::Unavailable, format!("cannot connect to {host}"))
-    } else if error.is_builder() {
-        (ErrorKind::Invalid, format!("the request to {host} is malformed"))
-    } else {
-        (ErrorKind::Interrupted, format!("the connection to {host} broke"))
-    };
+    let named = causes(&error).find_map(|cause| {
+        if cause.to_string() == PROXY_WANTS_CREDENTIALS {
+            let why = "the proxy wants other credentials; set proxy-user and proxy-password";
+            return Some((ErrorKind::Denied, format!("{host}: {why}")));
+        }
+        let hyper: &hyper::Error = cause.downcast_ref()?;
+        if hyper.is_parse_too_large() {
+            Some((ErrorKind::TooLarge, format!("the head of the answer of {host} is larger than any should be")))
+        } else if hyper.is_parse() {
+            Some((ErrorKind::Interrupted, format!("what {host} answers is not HTTP")))
+        } else if hyper.is_incomplete_message() {
+            Some((ErrorKind::Interrupted, format!("{host} closed the connection before the end of its answer")))
+        } else {
+            None
+        }
+    });
+    let (kind, what) = named.unwrap_or_else(|| {
+        if error.is_timeout() {
+            (ErrorKind::Timeout, format!("{host} did not answer in time"))
+        } else if error.is_connect() {
+            (ErrorKind::Unavailable, format!("cannot connect to {host}"))
+        } else if error.is_builder() {
+            (ErrorKind::Invalid, format!("the request to {host} is malformed"))
+        } else if error.is_body() || error.is_decode() {
+            (ErrorKind::Interrupted, format!("the answer of {host} broke off before its end"))
+        } else {
+            (ErrorKind::Interrupted, format!("the connection to {host} broke"))
+        }
+    });
     Error::new(kind, what).with_source(error)
 }
 
-fn tls(authority: Option<&[u8]>) -> Result<rustls::ClientConfig, Error> {
-    let invalid = |error: rustls::Error| {
-        Error::new(ErrorKind::Invalid, "the certificate authority is not usable").with_source(error)
-    };
-    let builder = || {
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::new(ErrorKind::Internal, "no TLS version is usable").with_source(error))
-    };
-    let mut config = match authority {
-        Some(pem) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate.map_err(|error| {
-                    Error::new(ErrorKind::Invalid, "the certificate authority is not PEM").with_source(error)
-                })?;
-                roots.add(certificate).map_err(invalid)?;
-            }
-            if roots.is_empty() {
-                return Err(Error::new(ErrorKind::Invalid, "the certificate authority has no certificate in it"));
-            }
-            builder()?.with_root_certificates(roots).with_no_client_auth()
+/// An error and everything below it, also what an error of input and output is about.
+fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error: &&'e (dyn StdError + 'static)| {
+        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn StdError + 'static)),
+            None => error.source(),
         }
-        None => match builder()?.with_platform_verifier() {
-            Ok(verifying) => verifying.with_no_client_auth(),
-            Err(error) => {
-                // A machine without certificate authorities still reaches origins that need none.
-                tracing::warn!(
-                    error = %error,
-                    "this system has no certificate authorities, so no https connection will be trusted; install them \
-                     (ca-certificates) or set SSL_CERT_FILE"
-                );
-                builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
-            }
-        },
-    };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    })
 }
 
 /// Resolves names to the addresses that the outgoing policy allows, at the time of the connect.

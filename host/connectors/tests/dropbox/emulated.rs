@@ -72,7 +72,7 @@ async fn only_the_configured_authority_is_trusted() {
         let egress = Arc::new(Egress::new(vec!["127.0.0.0/8".parse().unwrap()]));
         let remote = Remote::new("team", common(), wharf_connectors::Config::Dropbox(config), &egress).unwrap();
         let error = remote.ping().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     }
 }
 

@@ -4,11 +4,11 @@
 use std::error::Error as StdError;
 use std::sync::Arc;
 
-use futures::TryStreamExt;
-use http_body_util::{BodyExt, BodyStream};
+use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
 use wharf_connectors::{Error, ErrorKind, chain};
 
+use crate::body::Body;
 use crate::guest::Surroundings;
 use crate::settings::Access;
 
@@ -63,7 +63,7 @@ async fn send(
         .iter()
         .filter(|grant| grant.access >= needed)
         .filter_map(|grant| settings.connections.get(&grant.connection)?.http())
-        .find(|origin| origin.covers(request.uri()));
+        .find(|origin| origin.path_of(request.uri()).is_some());
     let Some(origin) = origin else {
         tracing::warn!(
             service,
@@ -76,12 +76,7 @@ async fn send(
         );
         return Err(HttpError::HttpRequestDenied);
     };
-    let request = request.map(|body| {
-        let body = body.map_err(|error| std::io::Error::other(format!("{error:?}")));
-        let chunks = BodyStream::new(body).try_filter_map(|frame| async { Ok(frame.into_data().ok()) });
-        reqwest::Body::wrap_stream(chunks)
-    });
-    match origin.send(request).await {
+    match origin.forward(request.map(|body| Body::from_http(body).into_content())).await {
         Ok(response) => Ok(response.map(|body| {
             BodyExt::map_err(body, |error| HttpError::InternalError(Some(chain(&error as &dyn StdError))))
                 .boxed_unsync()

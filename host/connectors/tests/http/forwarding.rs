@@ -1,60 +1,26 @@
-//! Requests to an HTTP origin, against servers that do exactly what a test says.
+//! Requests with a whole URL, as a language's own client makes them, against servers that do exactly what a test says.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends, and tells why")]
-
-use std::convert::Infallible;
-use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Request, Response, StatusCode};
 use reqwest::Body;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use wharf_connectors::http::{Config, Origin};
-use wharf_connectors::{Common, Egress, Error, ErrorKind};
+use wharf_connectors::{Content, Error, ErrorKind};
 
-const READ_TIMEOUT: Duration = Duration::from_millis(300);
-
-/// A server that treats each connection as `script` says; its base URL.
-async fn server<F>(script: impl Fn(TcpStream) -> F + Send + 'static) -> String
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(script(stream));
-        }
-    });
-    url
-}
+use crate::{READ_TIMEOUT, open, read_until, server};
 
 fn origin(url: &str) -> Origin {
-    let common = Common { read_timeout: READ_TIMEOUT, connect_timeout: READ_TIMEOUT, ..Common::default() };
-    let egress = Egress::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    Origin::new(Config { url: url.parse().unwrap() }, &common, Arc::new(egress)).unwrap()
+    open(Config { ..Config::new(url.parse().unwrap()) })
 }
 
 async fn get(url: &str) -> Result<Response<Body>, Error> {
-    origin(url).send(Request::get(url).body(Body::default()).unwrap()).await
-}
-
-/// Everything up to and including `end`.
-async fn read_until(stream: &mut TcpStream, end: &[u8]) -> String {
-    let mut read = Vec::new();
-    while !read.ends_with(end) {
-        let mut byte = [0];
-        if stream.read(&mut byte).await.unwrap() == 0 {
-            panic!("the client closed after {:?}", String::from_utf8_lossy(&read));
-        }
-        read.push(byte[0]);
-    }
-    String::from_utf8(read).unwrap()
+    origin(url).forward(Request::get(url).body(Content::from_bytes("")).unwrap()).await
 }
 
 fn chunks(body: Body) -> impl futures::Stream<Item = reqwest::Result<Bytes>> + Unpin {
@@ -122,16 +88,16 @@ async fn the_request_streams_chunk_by_chunk_and_a_slow_source_is_no_timeout() {
     })
     .await;
     let (sender, receiver) = mpsc::channel(1);
-    let chunks = futures::stream::unfold(receiver, |mut receiver: mpsc::Receiver<&'static str>| async {
-        Some((Ok::<_, Infallible>(receiver.recv().await?), receiver))
+    let chunks = futures::stream::unfold(receiver, |mut receiver: mpsc::Receiver<&'static [u8]>| async {
+        Some((Ok(Bytes::from_static(receiver.recv().await?)), receiver))
     });
-    let request = Request::post(&url).body(Body::wrap_stream(chunks)).unwrap();
-    let sending = tokio::spawn(async move { origin(&url).send(request).await });
-    sender.send("one").await.unwrap();
+    let request = Request::post(&url).body(Content::from_stream(None, chunks)).unwrap();
+    let sending = tokio::spawn(async move { origin(&url).forward(request).await });
+    sender.send(b"one").await.unwrap();
     seen_by_the_server.recv().await.unwrap();
     // The source takes several times the read timeout, which is about the remote.
     tokio::time::sleep(4 * READ_TIMEOUT).await;
-    sender.send("two").await.unwrap();
+    sender.send(b"two").await.unwrap();
     drop(sender);
     assert_eq!(sending.await.unwrap().unwrap().status(), StatusCode::NO_CONTENT);
 }
@@ -181,9 +147,9 @@ async fn a_server_that_takes_nothing_more_is_a_timeout() {
         drop(stream);
     })
     .await;
-    let endless = futures::stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(&[0; 64 * 1024])));
-    let request = Request::post(&url).body(Body::wrap_stream(endless)).unwrap();
-    let error = origin(&url).send(request).await.unwrap_err();
+    let endless = futures::stream::repeat_with(|| Ok(Bytes::from_static(&[0; 64 * 1024])));
+    let request = Request::post(&url).body(Content::from_stream(None, endless)).unwrap();
+    let error = origin(&url).forward(request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
 
@@ -230,9 +196,9 @@ async fn headers_of_one_hop_and_a_forged_host_do_not_go_out() {
         .header("upgrade", "websocket")
         .header("transfer-encoding", "chunked")
         .header("x-own", "stays")
-        .body(Body::from("four"))
+        .body(Content::from_bytes("four"))
         .unwrap();
-    origin(&url).send(request).await.unwrap();
+    origin(&url).forward(request).await.unwrap();
     let head = heads.recv().await.unwrap().to_lowercase();
     assert!(head.contains(&format!("host: {}\r\n", url.trim_start_matches("http://"))), "{head}");
     assert!(head.contains("content-length: 4\r\n") && head.contains("x-own: stays\r\n"), "{head}");
@@ -251,11 +217,11 @@ async fn what_the_origin_does_not_cover_is_denied_without_a_connection() {
     .await;
     let origin = origin(&format!("{url}/v1"));
     for uri in [format!("{url}/v2"), format!("{url}/v1/%2e%2e/v2"), url.replace("127.0.0.1", "127.0.0.2")] {
-        let error = origin.send(Request::get(&uri).body(Body::default()).unwrap()).await.unwrap_err();
+        let error = origin.forward(Request::get(&uri).body(Content::from_bytes("")).unwrap()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{uri}: {error}");
     }
     let twice = Request::post(format!("{url}/v1")).header("content-length", "1").header("content-length", "2");
-    let error = origin.send(twice.body(Body::from("a")).unwrap()).await.unwrap_err();
+    let error = origin.forward(twice.body(Content::from_bytes("a")).unwrap()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     assert!(connections.try_recv().is_err());
 }

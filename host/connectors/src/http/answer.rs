@@ -1,0 +1,87 @@
+//! The body of an answer on its way: until when, how much of it, and the place among the connection's requests that it
+//! keeps until it is consumed or dropped.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep};
+
+use super::client::failed;
+use crate::error::{Error, ErrorKind};
+
+/// The bounds of an answer.
+pub(super) struct Bounds {
+    pub(super) host: String,
+    pub(super) deadline: Option<Instant>,
+    pub(super) bytes_max: Option<u64>,
+    /// Held until the body is consumed or dropped.
+    pub(super) _permit: OwnedSemaphorePermit,
+}
+
+/// An answer's body within its bounds.
+pub(super) struct Bounded {
+    body: reqwest::Body,
+    bounds: Bounds,
+    seen: u64,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Bounded {
+    /// # Errors
+    /// `TooLarge` when the answer announces more than it may have.
+    pub(super) fn new(body: reqwest::Body, bounds: Bounds) -> Result<Self, Error> {
+        if bounds.bytes_max.is_some_and(|most| body.size_hint().lower() > most) {
+            return Err(too_large(&bounds));
+        }
+        let timer = bounds.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        Ok(Self { body, bounds, seen: 0, timer })
+    }
+}
+
+fn too_large(bounds: &Bounds) -> Error {
+    let most = bounds.bytes_max.unwrap_or(u64::MAX);
+    Error::new(
+        ErrorKind::TooLarge,
+        format!("the answer of {} is larger than the {most} bytes that answer-max allows", bounds.host),
+    )
+}
+
+/// The error of a request that did not end within the connection's total timeout.
+pub(super) fn out_of_time(host: &str) -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        format!("the request to {host} and its answer did not end within the total-timeout of the connection"),
+    )
+}
+
+impl Body for Bounded {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        if this.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(context).is_ready()) {
+            return Poll::Ready(Some(Err(out_of_time(&this.bounds.host))));
+        }
+        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(context));
+        Poll::Ready(frame.map(|frame| {
+            let frame = frame.map_err(|error| failed(&this.bounds.host, error))?;
+            this.seen += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if this.bounds.bytes_max.is_some_and(|most| this.seen > most) {
+                return Err(too_large(&this.bounds));
+            }
+            Ok(frame)
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
