@@ -116,6 +116,7 @@ struct Shared {
 
 enum Protocol {
     Files { kind: &'static str, backend: Box<dyn Backend> },
+    Sftp(Arc<sftp::Sftp>),
     Dropbox(Arc<dropbox::Dropbox>),
     Http(Arc<http::Origin>),
 }
@@ -131,10 +132,7 @@ impl Remote {
             Config::Ftp(config) => {
                 Protocol::Files { kind: "ftp", backend: Box::new(ftp::Ftp::new(config, &common, Arc::clone(egress))?) }
             }
-            Config::Sftp(config) => Protocol::Files {
-                kind: "sftp",
-                backend: Box::new(sftp::Sftp::new(config, &common, Arc::clone(egress))?),
-            },
+            Config::Sftp(config) => Protocol::Sftp(Arc::new(sftp::Sftp::new(config, &common, Arc::clone(egress))?)),
             Config::Dropbox(config) => {
                 Protocol::Dropbox(Arc::new(dropbox::Dropbox::new(config, &common, Arc::clone(egress))?))
             }
@@ -157,6 +155,7 @@ impl Remote {
     pub fn kind(&self) -> &'static str {
         match &self.shared.protocol {
             Protocol::Files { kind, .. } => kind,
+            Protocol::Sftp(_) => "sftp",
             Protocol::Dropbox(_) => "dropbox",
             Protocol::Http(_) => "http",
         }
@@ -168,6 +167,14 @@ impl Remote {
             Protocol::Dropbox(client) => {
                 Some(dropbox::Account::new(self.clone(), Arc::clone(client), self.shared.common.root.clone()))
             }
+            _ => None,
+        }
+    }
+
+    /// The server behind a connection of type `sftp`, for what only SFTP has.
+    pub fn sftp(&self) -> Option<sftp::Handle> {
+        match &self.shared.protocol {
+            Protocol::Sftp(server) => Some(sftp::Handle::new(self.clone(), Arc::clone(server))),
             _ => None,
         }
     }

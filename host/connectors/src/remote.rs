@@ -293,6 +293,7 @@ impl Remote {
     pub(crate) fn backend(&self, operation: &str) -> Result<&dyn Backend, Error> {
         match &self.shared.protocol {
             Protocol::Files { backend, .. } => Ok(backend.as_ref()),
+            Protocol::Sftp(server) => Ok(server.as_ref()),
             Protocol::Dropbox(dropbox) => Ok(dropbox.as_ref()),
             Protocol::Http(_) => Err(Error::new(
                 ErrorKind::Unsupported,

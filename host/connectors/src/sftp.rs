@@ -8,9 +8,12 @@
 
 mod client;
 mod dialer;
+mod handle;
 mod host_key;
 mod login;
 mod pool;
+mod posix;
+mod script;
 mod session;
 mod status;
 mod transfer;
@@ -22,22 +25,24 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::future::{self, Either};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Common;
-use crate::backend::{Backend, ByteRange, Checksum, Entry, Facts, IfExists, Pages, ResumeKey, WriteOptions};
+use crate::backend::{Backend, ByteRange, Checksum, Entry, EntryKind, Facts, IfExists, Pages, ResumeKey, WriteOptions};
 use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
 use dialer::Dialer;
+pub use handle::{Handle, INFOS_MAX};
 pub use host_key::{Fingerprint, HostKeys};
 pub use login::Login;
 use pool::{Lease, Pool};
+pub use posix::{Info, Owner};
+pub use script::{CommandResult, Script, Shell};
 pub use status::FileSystem;
 use transfer::{CHUNKS_WAITING_MAX, Leftover, Piece};
 use tree::Tree;
@@ -70,6 +75,9 @@ pub struct Config {
     pub algorithms: Algorithms,
     /// Whether to compress, where the server does.
     pub compression: bool,
+    /// The folder in which scripts begin, a path of the connection; without one, the folder that the server opens after
+    /// the login.
+    pub directory: Option<RemotePath>,
 }
 
 /// Which addresses of a server are used.
@@ -100,6 +108,7 @@ pub struct Algorithms {
 /// An SFTP server.
 pub(crate) struct Sftp {
     pool: Arc<Pool>,
+    directory: Option<RemotePath>,
 }
 
 impl Sftp {
@@ -125,6 +134,7 @@ impl Sftp {
                  or known-hosts",
             );
         }
+        let directory = config.directory.clone();
         let dialer = Dialer {
             config,
             root: common.root.clone(),
@@ -132,31 +142,52 @@ impl Sftp {
             connect_timeout: common.connect_timeout,
             read_timeout: common.read_timeout,
         };
-        Ok(Self { pool: Pool::new(dialer, common.operations_max, common.idle_timeout) })
+        Ok(Self { pool: Pool::new(dialer, common), directory })
     }
 
-    /// Does something that may be done twice. When a session from the pool turns out to be dead, it is done once more
-    /// on a new one.
-    async fn safely<T: Send + 'static>(
-        &self,
-        work: impl Fn(&mut Tree) -> Result<T, Error> + Clone + Send + 'static,
-    ) -> Result<T, Error> {
-        let lease = self.pool.take().await?;
-        let again = work.clone();
-        let done = lease.run(move |tree| work(tree)).await.and_then(|done| done);
-        if !lease.is_reused() || !done.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable) {
-            return done;
-        }
-        drop(lease);
-        self.pool.connect().await?.run(move |tree| again(tree)).await?
+    fn directory(&self) -> Option<&RemotePath> {
+        self.directory.as_ref()
     }
 
-    /// Does something that may not be done twice.
-    async fn once<T: Send + 'static>(
+    /// Does something on one of the sessions.
+    async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Tree) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.pool.take().await?.run(work).await?
+    }
+
+    /// Does something on one of the sessions with the content that it is handed over.
+    async fn run_with<T: Send + 'static>(
+        &self,
+        content: Content,
+        work: impl FnOnce(&mut Tree, &mut mpsc::Receiver<Piece>, &oneshot::Sender<Result<T, Error>>) -> Result<T, Error>
+        + Send
+        + 'static,
+    ) -> Result<T, Error> {
+        let lease = self.pool.take().await?;
+        let (sender, mut pieces) = mpsc::channel(CHUNKS_WAITING_MAX);
+        let (done, result) = oneshot::channel();
+        let begun = lease.start(move |tree| {
+            let result = work(tree, &mut pieces, &done);
+            // Nobody may be there any more to hear of it.
+            let _heard = done.send(result);
+        });
+        let job = async {
+            begun.await?;
+            result.await.map_err(|_| session::ended())?
+        };
+        let fed = feed(content, sender);
+        futures::pin_mut!(job, fed);
+        match future::select(job, fed).await {
+            Either::Left((result, _)) => result,
+            Either::Right((Ok(()), job)) => job.await,
+            Either::Right((Err(error), job)) => {
+                // What there is of it is removed meanwhile.
+                let _given_up = job.await;
+                Err(error)
+            }
+        }
     }
 }
 
@@ -171,100 +202,84 @@ impl Backend for Sftp {
     }
 
     async fn ping(&self) -> Result<Facts, Error> {
-        self.safely(Tree::ping).await?;
-        Ok(Vec::new())
+        let lease = self.pool.take().await?;
+        let known = lease.facts().told();
+        lease.run(|tree| tree.ping().map(|()| tree.told())).await?.map(|told| known.into_iter().chain(told).collect())
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Entry, Error> {
         let path = path.clone();
-        self.safely(move |tree| tree.stat(&path)).await
+        self.run(move |tree| tree.stat(&path)).await
     }
 
     async fn list(&self, path: &RemotePath) -> Result<Pages, Error> {
-        begin(
-            &self.pool,
-            |opened, sender: mpsc::Sender<Result<Vec<Entry>, Error>>| {
-                let path = path.clone();
-                move |tree: &mut Tree| tree.list(&path, opened, &sender)
-            },
-            PAGES_WAITING_MAX,
-        )
-        .await
-        .map(|((), pages)| pages)
+        let path = path.clone();
+        let begun =
+            begin(&self.pool, PAGES_WAITING_MAX, move |tree, opened, pages| tree.list(&path, opened, &pages)).await;
+        begun.map(|((), pages)| pages)
     }
 
     async fn read(&self, path: &RemotePath, range: ByteRange) -> Result<Content, Error> {
-        begin(
-            &self.pool,
-            |opened, sender: mpsc::Sender<Result<Bytes, Error>>| {
-                let path = path.clone();
-                move |tree: &mut Tree| tree.read(&path, range, opened, &sender)
-            },
-            CHUNKS_WAITING_MAX,
-        )
-        .await
-        .map(|(size, chunks)| Content::from_stream(size, chunks))
+        let path = path.clone();
+        let begun = begin(&self.pool, CHUNKS_WAITING_MAX, move |tree, opened, chunks| {
+            tree.read(&path, range, opened, &chunks);
+        });
+        begun.await.map(|(size, chunks)| Content::from_stream(size, chunks))
     }
 
     async fn write(&self, path: &RemotePath, content: Content, options: &WriteOptions) -> Result<Entry, Error> {
-        let if_exists = options.if_exists;
-        let lease = self.pool.take().await?;
-        let (sender, mut pieces) = mpsc::channel(CHUNKS_WAITING_MAX);
-        let target = path.clone();
-        let remover = Remover::new(&self.pool);
-        let (done, written) = oneshot::channel();
-        let begun = lease.start(move |tree| {
-            let (written, leftover) = tree.write(&target, if_exists, &mut pieces, || !done.is_closed());
+        let (path, options, remover) = (path.clone(), options.clone(), Remover::new(&self.pool));
+        self.run_with(content, move |tree, pieces, done| {
+            let (written, leftover) = tree.write(&path, &options, pieces, || !done.is_closed());
             if let Some(leftover) = leftover {
                 remover.remove(leftover);
             }
-            // Nobody may be there any more to hear of it.
-            let _heard = done.send(written);
-        });
-        let job = async {
-            begun.await?;
-            written.await.map_err(|_| session::ended())?
-        };
-        let fed = feed(content, sender);
-        futures::pin_mut!(job, fed);
-        match future::select(job, fed).await {
-            Either::Left((written, _)) => written,
-            Either::Right((Ok(()), job)) => job.await,
-            Either::Right((Err(error), job)) => {
-                // What there is of it is removed meanwhile.
-                let _given_up = job.await;
-                Err(error)
-            }
+            written
+        })
+        .await
+    }
+
+    async fn partial(&self, path: &RemotePath, key: &ResumeKey) -> Result<u64, Error> {
+        let (path, key) = (path.clone(), key.clone());
+        self.run(move |tree| tree.partial(&path, &key)).await
+    }
+
+    async fn append(&self, path: &RemotePath, content: Content) -> Result<Entry, Error> {
+        let path = path.clone();
+        self.run_with(content, move |tree, pieces, _| tree.append(&path, pieces)).await
+    }
+
+    async fn copy(
+        &self,
+        source: &RemotePath,
+        target: &RemotePath,
+        if_exists: IfExists,
+    ) -> Result<Option<Entry>, Error> {
+        let (source, target) = (source.clone(), target.clone());
+        self.run(move |tree| tree.copy(&source, &target, if_exists)).await
+    }
+
+    async fn delete_tree(&self, path: &RemotePath) -> Result<bool, Error> {
+        let path = path.clone();
+        self.run(move |tree| tree.delete_all(&path).map(|()| true)).await
+    }
+
+    async fn set_modified(&self, path: &RemotePath, time: SystemTime) -> Result<(), Error> {
+        let path = path.clone();
+        self.run(move |tree| tree.change_times(&path, None, Some(time))).await
+    }
+
+    async fn checksum(&self, path: &RemotePath) -> Result<Option<Checksum>, Error> {
+        let found = self.stat(path).await?;
+        if found.kind == EntryKind::Directory {
+            return Err(tree::is_a_folder("tell the checksum of", path));
         }
-    }
-
-    async fn partial(&self, _: &RemotePath, _: &ResumeKey) -> Result<u64, Error> {
-        Ok(0)
-    }
-
-    async fn append(&self, path: &RemotePath, _: Content) -> Result<Entry, Error> {
-        Err(Error::new(ErrorKind::Unsupported, format!("cannot append to {path}: connections of type sftp cannot")))
-    }
-
-    async fn copy(&self, _: &RemotePath, _: &RemotePath, _: IfExists) -> Result<Option<Entry>, Error> {
-        Ok(None)
-    }
-
-    async fn delete_tree(&self, _: &RemotePath) -> Result<bool, Error> {
-        Ok(false)
-    }
-
-    async fn set_modified(&self, path: &RemotePath, _: SystemTime) -> Result<(), Error> {
-        Err(Error::new(ErrorKind::Unsupported, format!("cannot set the time of {path} over sftp")))
-    }
-
-    async fn checksum(&self, _: &RemotePath) -> Result<Option<Checksum>, Error> {
         Ok(None)
     }
 
     async fn delete(&self, path: &RemotePath) -> Result<(), Error> {
         let path = path.clone();
-        self.once(move |tree| tree.delete(&path)).await
+        self.run(move |tree| tree.delete(&path)).await
     }
 
     async fn rename(&self, source: &RemotePath, target: &RemotePath, if_exists: IfExists) -> Result<(), Error> {
@@ -272,48 +287,30 @@ impl Backend for Sftp {
             return Err(Error::new(ErrorKind::Unsupported, "a rename cannot choose another name by itself"));
         }
         let (source, target) = (source.clone(), target.clone());
-        self.once(move |tree| tree.rename(&source, &target, if_exists)).await
+        self.run(move |tree| tree.rename(&source, &target, if_exists)).await
     }
 
     async fn make_directory(&self, path: &RemotePath) -> Result<(), Error> {
         let path = path.clone();
-        self.once(move |tree| tree.make_directory(&path)).await
+        self.run(move |tree| tree.make_directory(&path)).await
     }
 }
 
 /// What a job tells once it is open, and what it sends from then on.
 type Begun<T, I> = (T, stream::BoxStream<'static, Result<I, Error>>);
 
-/// Begins a job that sends items for as long as somebody takes them. When a session from the pool turns out to be dead,
-/// it is begun once more on a new one.
-async fn begin<T, I, J>(
+/// Begins a job that sends items for as long as somebody takes them.
+async fn begin<T: Send + 'static, I: Send + 'static>(
     pool: &Arc<Pool>,
-    job: impl Fn(oneshot::Sender<Result<T, Error>>, mpsc::Sender<Result<I, Error>>) -> J,
     waiting_max: usize,
-) -> Result<Begun<T, I>, Error>
-where
-    T: Send + 'static,
-    I: Send + 'static,
-    J: FnOnce(&mut Tree) + Send + 'static,
-{
-    let mut lease = pool.take().await?;
-    loop {
-        let (opened, answer) = oneshot::channel();
-        let (sender, items) = mpsc::channel(waiting_max);
-        let work = job(opened, sender);
-        let begun = match lease.start(work).await {
-            Ok(()) => answer.await.map_err(|_| session::ended()).and_then(|answer| answer),
-            Err(error) => Err(error),
-        };
-        match begun {
-            Ok(told) => return Ok((told, items_of(lease, items))),
-            Err(error) if lease.is_reused() && error.kind() == ErrorKind::Unavailable => {
-                drop(lease);
-                lease = pool.connect().await?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    job: impl FnOnce(&mut Tree, oneshot::Sender<Result<T, Error>>, mpsc::Sender<Result<I, Error>>) + Send + 'static,
+) -> Result<Begun<T, I>, Error> {
+    let lease = pool.take().await?;
+    let (opened, answer) = oneshot::channel();
+    let (sender, items) = mpsc::channel(waiting_max);
+    lease.start(move |tree| job(tree, opened, sender)).await?;
+    let told = answer.await.map_err(|_| session::ended())??;
+    Ok((told, items_of(lease, items)))
 }
 
 /// The items of a job, which keep its session until they are dropped.

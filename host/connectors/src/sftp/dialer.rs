@@ -21,7 +21,7 @@ use super::tree::Tree;
 use super::watch::Watch;
 use super::{AddressFamily, Config, login, wire};
 use crate::egress::Egress;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Step};
 use crate::path::RemotePath;
 
 /// Without traffic for so long, the kernel asks the other side whether it is still there.
@@ -50,7 +50,22 @@ pub(super) struct Facts {
     pub(super) fingerprint: Fingerprint,
     pub(super) key_exchange: String,
     pub(super) cipher: String,
+    pub(super) user: String,
     pub(super) login: &'static str,
+}
+
+impl Facts {
+    /// In the words of a ping.
+    pub(super) fn told(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("server", self.software.clone()),
+            ("host-key", format!("{} {}", self.host_key_type, self.fingerprint)),
+            ("key-exchange", self.key_exchange.clone()),
+            ("cipher", self.cipher.clone()),
+            ("user", self.user.clone()),
+            ("login", self.login.to_owned()),
+        ]
+    }
 }
 
 /// Opens sessions with one server.
@@ -68,12 +83,13 @@ impl Dialer {
         let deadline = Instant::now() + self.connect_timeout;
         let resolved = self.egress.resolve(&self.config.host, self.config.port);
         let addresses = match tokio::time::timeout_at(deadline.into(), resolved).await {
-            Ok(addresses) => self.of_the_family(addresses?)?,
-            Err(_) => return Err(self.late("resolving its name")),
+            Ok(addresses) => addresses.and_then(|addresses| self.of_the_family(addresses)),
+            Err(_) => Err(self.late("resolving its name")),
         };
-        let socket = self.dial(&addresses, deadline).await?;
+        let addresses = addresses.map_err(|error| error.at(Step::Name))?;
+        let socket = self.dial(&addresses, deadline).await.map_err(|error| error.at(Step::Connect))?;
         let prepared = prepare(socket).and_then(|socket| socket.try_clone().map(|clone| (socket, clone)));
-        let (socket, clone) = prepared.map_err(|error| self.broken("connecting", error))?;
+        let (socket, clone) = prepared.map_err(|error| self.broken("connecting", error).at(Step::Connect))?;
         let watch = Watch::over(clone);
         // Should nobody wait for the session any more, it is not opened to its end.
         let unless_wanted = CutUnlessWanted(Some(Arc::clone(&watch)));
@@ -114,7 +130,7 @@ impl Dialer {
             login = facts.login,
             "SFTP session opened"
         );
-        Ok(Session::new(queue, watch))
+        Ok(Session::new(queue, watch, facts))
     }
 
     fn of_the_family(&self, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Error> {
@@ -152,27 +168,32 @@ impl Dialer {
 
     /// From the socket to the conversation; blocks.
     fn open(&self, socket: std::net::TcpStream, watch: &Arc<Watch>) -> Result<(Ssh, Client, Facts), Error> {
-        let stage = |step: &'static str| {
-            move |error: ssh2::Error| if watch.is_cut() { self.late(step) } else { self.broken(step, error) }
+        let stage = |step: Step, what: &'static str| {
+            move |error: ssh2::Error| {
+                let error = if watch.is_cut() { self.late(what) } else { self.broken(what, error) };
+                error.at(step)
+            }
         };
-        let mut ssh = Ssh::new().map_err(stage("preparing"))?;
+        let mut ssh = Ssh::new().map_err(stage(Step::Connect, "preparing"))?;
         self.choose_algorithms(&ssh)?;
         let limit = self.connect_timeout.max(self.read_timeout) + LIBRARY_TIMEOUT_EXTRA;
         ssh.set_timeout(limit.as_millis() as u32);
         ssh.set_compress(self.config.compression);
         ssh.set_tcp_stream(socket);
-        ssh.handshake().map_err(stage("agreeing on how to encrypt"))?;
+        ssh.handshake().map_err(stage(Step::Connect, "agreeing on how to encrypt"))?;
 
         let host_key = ssh.host_key().map(|(key, _)| key.to_vec()).unwrap_or_default();
         let shown = Shown { host: &self.config.host, port: self.config.port, key: &host_key };
-        self.config.host_keys.check(&shown)?;
+        self.config.host_keys.check(&shown).map_err(|error| error.at(Step::HostKey))?;
 
         let server = self.server();
         let way = login::log_in(&ssh, &server, &self.config.user, &self.config.login)
-            .map_err(|error| if watch.is_cut() { self.late("logging in") } else { error })?;
+            .map_err(|error| if watch.is_cut() { self.late("logging in") } else { error })
+            .map_err(|error| error.at(Step::Login))?;
 
-        let mut channel =
-            ssh.channel_open("session", WINDOW_BYTES, PACKET_BYTES, None).map_err(stage("opening a channel"))?;
+        let mut channel = ssh
+            .channel_open("session", WINDOW_BYTES, PACKET_BYTES, None)
+            .map_err(stage(Step::Command, "opening a channel"))?;
         channel.subsystem("sftp").map_err(|error| {
             if watch.is_cut() {
                 return self.late("starting SFTP");
@@ -197,6 +218,7 @@ impl Dialer {
             fingerprint: Fingerprint::of(&host_key),
             key_exchange: method(MethodType::Kex),
             cipher: method(MethodType::CryptCs),
+            user: self.config.user.clone(),
             login: way,
         };
         Ok((ssh, client, facts))

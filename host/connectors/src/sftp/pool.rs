@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::dialer::Dialer;
 use super::session::Session;
+use crate::Common;
 use crate::error::{Error, ErrorKind};
 
 /// A session that was idle for so long is asked whether it is still there before it is used: when a firewall has
@@ -22,14 +23,12 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an operation waits for a session when all are in use.
 const SESSION_WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// A session older than this is not used again: keys and rights that were taken away are not honoured for ever.
-const AGE_MAX: Duration = Duration::from_secs(60 * 60);
-
 pub(super) struct Pool {
     dialer: Arc<Dialer>,
     sessions_max: usize,
     places: Arc<Semaphore>,
     idle_timeout: Duration,
+    life_time: Duration,
     idle: Mutex<Idle>,
 }
 
@@ -44,15 +43,7 @@ struct Idle {
 pub(super) struct Lease {
     pool: Arc<Pool>,
     session: Arc<Session>,
-    is_reused: bool,
     _place: OwnedSemaphorePermit,
-}
-
-impl Lease {
-    /// Whether it served another operation before.
-    pub(super) fn is_reused(&self) -> bool {
-        self.is_reused
-    }
 }
 
 impl Deref for Lease {
@@ -70,10 +61,16 @@ impl Drop for Lease {
 }
 
 impl Pool {
-    pub(super) fn new(dialer: Dialer, sessions_max: usize, idle_timeout: Duration) -> Arc<Self> {
-        let sessions_max = sessions_max.max(1);
-        let places = Arc::new(Semaphore::new(sessions_max));
-        Arc::new(Self { dialer: Arc::new(dialer), sessions_max, places, idle_timeout, idle: Mutex::default() })
+    pub(super) fn new(dialer: Dialer, common: &Common) -> Arc<Self> {
+        let sessions_max = common.operations_max.max(1);
+        Arc::new(Self {
+            dialer: Arc::new(dialer),
+            sessions_max,
+            places: Arc::new(Semaphore::new(sessions_max)),
+            idle_timeout: common.idle_timeout,
+            life_time: common.life_time,
+            idle: Mutex::default(),
+        })
     }
 
     /// A session that was used before and seems to be alive, or a new one.
@@ -81,26 +78,26 @@ impl Pool {
         let place = self.place().await?;
         while let Some((since, session)) = self.pop() {
             let idle_for = since.elapsed();
-            if idle_for >= self.idle_timeout || session.age() >= AGE_MAX || !session.is_usable() {
+            if idle_for >= self.idle_timeout || session.age() >= self.life_time || !session.is_usable() {
                 continue;
             }
             if idle_for < CHECK_AFTER || answers(&session).await {
-                return Ok(self.lease(session, true, place));
+                return Ok(self.lease(session, place));
             }
         }
         let session = self.dialer.connect().await?;
-        Ok(self.lease(Arc::new(session), false, place))
+        Ok(self.lease(Arc::new(session), place))
     }
 
     /// A new session.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<Lease, Error> {
         let place = self.place().await?;
         let session = self.dialer.connect().await?;
-        Ok(self.lease(Arc::new(session), false, place))
+        Ok(self.lease(Arc::new(session), place))
     }
 
-    fn lease(self: &Arc<Self>, session: Arc<Session>, is_reused: bool, place: OwnedSemaphorePermit) -> Lease {
-        Lease { pool: Arc::clone(self), session, is_reused, _place: place }
+    fn lease(self: &Arc<Self>, session: Arc<Session>, place: OwnedSemaphorePermit) -> Lease {
+        Lease { pool: Arc::clone(self), session, _place: place }
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
@@ -110,7 +107,7 @@ impl Pool {
             _ => Err(Error::new(
                 ErrorKind::Unavailable,
                 format!(
-                    "all {} sessions with the SFTP server {} were busy for {} s; raise connections",
+                    "all {} sessions with the SFTP server {} were busy for {} s; raise operations-max",
                     self.sessions_max,
                     self.dialer.server(),
                     SESSION_WAIT_MAX.as_secs()

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::dialer::Facts;
 use super::tree::Tree;
 use super::watch::Watch;
 use crate::error::{Error, ErrorKind};
@@ -48,12 +49,18 @@ pub(super) fn queue() -> (Queue, Jobs) {
 pub(super) struct Session {
     queue: Queue,
     watch: Arc<Watch>,
+    facts: Facts,
     began: Instant,
 }
 
 impl Session {
-    pub(super) fn new(queue: Queue, watch: Arc<Watch>) -> Self {
-        Self { queue, watch, began: Instant::now() }
+    pub(super) fn new(queue: Queue, watch: Arc<Watch>, facts: Facts) -> Self {
+        Self { queue, watch, facts, began: Instant::now() }
+    }
+
+    /// What is known of the server since the session was opened.
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// How long ago it was opened.

@@ -4,6 +4,7 @@
 //! Blocking. A transfer that nobody wants any more puts everything in order before it ends.
 
 use std::collections::VecDeque;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -11,7 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::client::{Client, Failure, Ticket};
 use super::tree::{self, NotReplaced, Tree, entry, exists, is_a_folder, wire_path};
 use super::wire::{Attributes, kind, open, status};
-use crate::backend::{ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, alternative_name};
+use crate::backend::{
+    ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, Resume, ResumeKey, WriteOptions, alternative_name,
+};
 use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
 use crate::temporary;
@@ -27,6 +30,12 @@ const GATHERED_BYTES: usize = 64 * 1024;
 
 /// Waits for a file to be on the disk (PROTOCOL of OpenSSH, section 4.6).
 const FSYNC: &str = "fsync@openssh.com";
+
+/// Copies on the server (PROTOCOL of OpenSSH, section 4.11).
+const COPY_DATA: &str = "copy-data";
+
+/// Bytes of one request to copy: a disk takes a second for as many.
+const COPY_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What a source of content hands over.
 pub(super) enum Piece {
@@ -111,23 +120,26 @@ impl Tree {
 
     /// Writes a file and gives it its name if that is still wanted; otherwise removes what there is of it, or says what
     /// could not be removed.
+    ///
+    /// What can be continued is left where it is.
     pub(super) fn write(
         &mut self,
         path: &RemotePath,
-        if_exists: IfExists,
+        options: &WriteOptions,
         pieces: &mut mpsc::Receiver<Piece>,
         is_wanted: impl Fn() -> bool,
     ) -> (Result<Entry, Error>, Option<Leftover>) {
-        let (temporary, handle) = match self.open_temporary(path, if_exists) {
+        let (temporary, handle) = match self.open_temporary(path, options) {
             Ok(opened) => opened,
             Err(error) => return (Err(error), None),
         };
-        let written = self.fill(&handle, path, pieces);
+        let offset = options.resume.as_ref().map_or(0, |resume| resume.offset);
+        let written = self.fill(&handle, path, offset, options.modified, pieces);
         // Nobody is to wait for a place to put more.
         pieces.close();
         let named = match written {
             Ok(sent) if !is_wanted() => Err((given_up(path, sent), true)),
-            Ok(sent) => self.give_name(&temporary, path, sent, if_exists),
+            Ok(sent) => self.give_name(&temporary, path, sent, options.if_exists),
             Err(error) => {
                 self.close(&handle);
                 Err((error, true))
@@ -136,6 +148,7 @@ impl Tree {
         match named {
             Ok(entry) => (Ok(entry), None),
             Err((error, false)) => (Err(error), None),
+            Err((error, true)) if options.resume.is_some() => (Err(error), None),
             Err((error, true)) => (Err(error), self.remove_leftover(temporary)),
         }
     }
@@ -157,29 +170,31 @@ impl Tree {
         }
     }
 
-    fn open_temporary(&mut self, path: &RemotePath, if_exists: IfExists) -> Result<(RemotePath, Bytes), Error> {
+    fn open_temporary(&mut self, path: &RemotePath, options: &WriteOptions) -> Result<(RemotePath, Bytes), Error> {
         let Some(folder) = path.parent().filter(|_| !self.is_root(path)) else {
             return Err(is_a_folder("write", path));
         };
-        let temporary = folder.join(&temporary::name_for(path.name()))?;
+        let temporary = temporary_for(path, options.resume.as_ref().map(|resume| &resume.key))?;
         self.confine(&folder)?;
         let target = self.ask(kind::LSTAT, path);
-        let wire = wire_path(&temporary);
-        let flags = open::WRITE | open::CREATE | open::EXCLUSIVE;
-        let ticket = self
-            .client
-            .request(kind::OPEN, |request| request.string(&wire).u32(flags).attributes(&Attributes::default()));
+        let opened = match &options.resume {
+            None => Ok(self.ask_new(&temporary)),
+            Some(resume) => Err(resume),
+        };
         let target = self.client.attributes(target);
-        let opened = self.client.handle(ticket);
         let refusal = match self.found(target, &format!("look at {path}")) {
             Ok(Some(found)) if found.is_directory() => Some(is_a_folder("write", path)),
-            Ok(Some(_)) if if_exists == IfExists::Fail => Some(exists("write", path)),
+            Ok(Some(_)) if options.if_exists == IfExists::Fail => Some(exists("write", path)),
             Ok(_) => None,
             Err(error) => Some(error),
         };
+        let opened = match (opened, &refusal) {
+            (Ok(ticket), _) => self.client.handle(ticket).map_err(|failure| self.not_put("write", path, failure)),
+            (Err(resume), None) => self.reopen(&temporary, path, resume),
+            (Err(_), Some(_)) => return Err(refusal.unwrap_or_else(|| exists("write", path))),
+        };
         match (refusal, opened) {
-            (None, Ok(handle)) => Ok((temporary, handle)),
-            (None, Err(failure)) => Err(self.not_put("write", path, failure)),
+            (None, opened) => Ok((temporary, opened?)),
             (Some(refusal), Ok(handle)) => {
                 self.close(&handle);
                 // It is empty, and its name is not one that anybody looks for.
@@ -190,12 +205,178 @@ impl Tree {
         }
     }
 
+    fn ask_new(&mut self, path: &RemotePath) -> Ticket {
+        let wire = wire_path(path);
+        let flags = open::WRITE | open::CREATE | open::EXCLUSIVE;
+        self.client.request(kind::OPEN, |request| request.string(&wire).u32(flags).attributes(&Attributes::default()))
+    }
+
+    /// Opens content that an earlier write has left, and drops what lies beyond the offset.
+    fn reopen(&mut self, temporary: &RemotePath, path: &RemotePath, resume: &Resume) -> Result<Bytes, Error> {
+        let held = self.partial_bytes(temporary)?;
+        if held < resume.offset {
+            let offset = resume.offset;
+            let message = format!("cannot go on writing {path} at byte {offset}: only {held} bytes are left of it");
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        let wire = wire_path(temporary);
+        let ticket = self.client.request(kind::OPEN, |request| {
+            request.string(&wire).u32(open::WRITE | open::CREATE).attributes(&Attributes::default())
+        });
+        let opened = self.client.handle(ticket);
+        let handle = opened.map_err(|failure| self.not_put("write", path, failure))?;
+        if held > resume.offset {
+            let size = Attributes { size: Some(resume.offset), ..Attributes::default() };
+            let ticket = self.client.request(kind::FSETSTAT, |request| request.string(&handle).attributes(&size));
+            if let Err(failure) = self.client.done(ticket) {
+                self.close(&handle);
+                return Err(self.client.error(&format!("shorten what is there of {path}"), failure));
+            }
+        }
+        Ok(handle)
+    }
+
+    /// How many bytes an earlier write has left.
+    pub(super) fn partial(&mut self, path: &RemotePath, key: &ResumeKey) -> Result<u64, Error> {
+        self.confine_parent(path)?;
+        self.partial_bytes(&temporary_for(path, Some(key))?)
+    }
+
+    fn partial_bytes(&mut self, temporary: &RemotePath) -> Result<u64, Error> {
+        Ok(match self.look(temporary)? {
+            None => 0,
+            Some(found) if found.is_file() => found.size.unwrap_or(0),
+            Some(_) => {
+                let message = format!("cannot go on writing to {temporary}: it is no file");
+                return Err(Error::new(ErrorKind::Conflict, message));
+            }
+        })
+    }
+
+    // ---- Appending and copying -------------------------------------------------------------------------------------
+
+    /// Puts content behind the end of a file, which is made when it is missing.
+    pub(super) fn append(&mut self, path: &RemotePath, pieces: &mut mpsc::Receiver<Piece>) -> Result<Entry, Error> {
+        // What the path leads to is written, so that must be inside.
+        self.confine_parent(path)?;
+        self.confine(path)?;
+        if self.is_root(path) || self.look_through(path)?.is_some_and(|found| found.is_directory()) {
+            return Err(is_a_folder("append to", path));
+        }
+        let wire = wire_path(path);
+        let flags = open::WRITE | open::CREATE | open::APPEND;
+        let ticket = self
+            .client
+            .request(kind::OPEN, |request| request.string(&wire).u32(flags).attributes(&Attributes::default()));
+        let opened = self.client.handle(ticket);
+        let handle = opened.map_err(|failure| self.not_put("append to", path, failure))?;
+        let appended = self.append_to(&handle, path, pieces);
+        pieces.close();
+        self.close(&handle);
+        appended?;
+        self.stat(path)
+    }
+
+    fn append_to(
+        &mut self,
+        handle: &Bytes,
+        path: &RemotePath,
+        pieces: &mut mpsc::Receiver<Piece>,
+    ) -> Result<(), Error> {
+        let ticket = self.client.request(kind::FSTAT, |request| request.string(handle));
+        let told = self.client.attributes(ticket);
+        let before = told.map_err(|failure| self.client.error(&format!("append to {path}"), failure))?;
+        let offset = before.size.unwrap_or(0);
+        let mut upload = Upload { sent: VecDeque::new(), in_flight: 0, offset };
+        let sent = upload.run(&mut self.client, handle, pieces);
+        for (ticket, _) in upload.sent {
+            self.client.abandon(ticket);
+        }
+        let what_stays = format!("what arrived of up to {} bytes stays", upload.offset - offset);
+        match sent {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let message = format!("appending to {path} was given up; {what_stays}");
+                Err(Error::new(ErrorKind::Interrupted, message))
+            }
+            Err(failure) => Err(self.client.error(&format!("append to {path}; {what_stays}"), failure)),
+        }
+    }
+
+    /// Copies a file on the server (PROTOCOL of OpenSSH, section 4.11); `None` where it cannot.
+    pub(super) fn copy(
+        &mut self,
+        source: &RemotePath,
+        target: &RemotePath,
+        if_exists: IfExists,
+    ) -> Result<Option<Entry>, Error> {
+        if !self.client.can.has(COPY_DATA) {
+            return Ok(None);
+        }
+        let from = self.open_file(source)?;
+        let ticket = self.client.request(kind::FSTAT, |request| request.string(&from));
+        let told = self.client.attributes(ticket);
+        let copied = match told.map_err(|failure| self.client.error(&format!("copy {source}"), failure)) {
+            Ok(found) if found.is_directory() => Err(is_a_folder("copy", source)),
+            Ok(found) => self.copy_from(&from, &found, source, target, if_exists),
+            Err(error) => Err(error),
+        };
+        self.close(&from);
+        copied
+    }
+
+    fn copy_from(
+        &mut self,
+        from: &Bytes,
+        found: &Attributes,
+        source: &RemotePath,
+        target: &RemotePath,
+        if_exists: IfExists,
+    ) -> Result<Option<Entry>, Error> {
+        let (temporary, to) = self.open_temporary(target, &WriteOptions::new(if_exists))?;
+        let size = found.size.unwrap_or(0);
+        let mut result = Ok(size);
+        let mut offset = 0;
+        while offset < size && result.is_ok() {
+            // A part at a time, so that no answer takes long.
+            let length = (size - offset).min(COPY_BYTES);
+            let ticket = self
+                .client
+                .extended(COPY_DATA, |request| request.string(from).u64(offset).u64(length).string(&to).u64(offset));
+            if let Err(failure) = self.client.done(ticket) {
+                result = Err(self.client.error(&format!("copy {source} to {target}"), failure));
+            }
+            offset += length;
+        }
+        let modified = found.times.and_then(|(_, modified)| super::posix::time(modified));
+        let copied = match result.and_then(|size| self.finish(&to, target, size, modified)) {
+            Ok(size) => self.give_name(&temporary, target, size, if_exists),
+            Err(error) => {
+                self.close(&to);
+                Err((error, true))
+            }
+        };
+        copied.map(Some).map_err(|(error, is_leftover)| {
+            if is_leftover && self.remove_leftover(temporary).is_some() {
+                tracing::warn!(%target, "the temporary file of a copy may be left");
+            }
+            error
+        })
+    }
+
     /// Sends the content and sees that all of it arrived; the number of bytes. The file is closed when this succeeds.
-    fn fill(&mut self, handle: &Bytes, path: &RemotePath, pieces: &mut mpsc::Receiver<Piece>) -> Result<u64, Error> {
-        let mut upload = Upload { sent: VecDeque::new(), in_flight: 0, offset: 0 };
+    fn fill(
+        &mut self,
+        handle: &Bytes,
+        path: &RemotePath,
+        offset: u64,
+        modified: Option<SystemTime>,
+        pieces: &mut mpsc::Receiver<Piece>,
+    ) -> Result<u64, Error> {
+        let mut upload = Upload { sent: VecDeque::new(), in_flight: 0, offset };
         let filled = upload.run(&mut self.client, handle, pieces);
         let result = match filled {
-            Ok(true) => self.finish(handle, path, upload.offset),
+            Ok(true) => self.finish(handle, path, upload.offset, modified),
             Ok(false) => Err(given_up(path, upload.offset)),
             Err(failure) => Err(self.not_filled(handle, path, failure)),
         };
@@ -205,7 +386,20 @@ impl Tree {
         result
     }
 
-    fn finish(&mut self, handle: &Bytes, path: &RemotePath, sent: u64) -> Result<u64, Error> {
+    /// Gives a file its time, sees that it is as long as it should be, and closes it.
+    fn finish(
+        &mut self,
+        handle: &Bytes,
+        path: &RemotePath,
+        sent: u64,
+        modified: Option<SystemTime>,
+    ) -> Result<u64, Error> {
+        if let Some(modified) = modified.map(super::posix::seconds) {
+            let times = Attributes { times: Some((modified, modified)), ..Attributes::default() };
+            let ticket = self.client.request(kind::FSETSTAT, |request| request.string(handle).attributes(&times));
+            // A server that records none keeps its own, which is no error.
+            self.client.abandon(ticket);
+        }
         let attributes = self.client.request(kind::FSTAT, |request| request.string(handle));
         let synced = self.client.can.has(FSYNC).then(|| self.client.extended(FSYNC, |request| request.string(handle)));
         let closed = self.client.request(kind::CLOSE, |request| request.string(handle));
@@ -305,6 +499,15 @@ impl Tree {
         }
         Err(exists("write", path))
     }
+}
+
+/// The name under which content waits until it is complete.
+fn temporary_for(path: &RemotePath, key: Option<&ResumeKey>) -> Result<RemotePath, Error> {
+    let folder = path.parent().unwrap_or_else(RemotePath::root);
+    folder.join(&match key {
+        Some(key) => temporary::name_for_key(path.name(), key),
+        None => temporary::name_for(path.name()),
+    })
 }
 
 fn given_up(path: &RemotePath, sent: u64) -> Error {

@@ -5,7 +5,7 @@
 //! `transfer`.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -14,7 +14,7 @@ use super::client::{Client, Failure, Ticket};
 use super::wire::{Attributes, Name, kind};
 use crate::backend::{Entry, EntryKind, IfExists};
 use crate::error::{Error, ErrorKind};
-use crate::path::RemotePath;
+use crate::path::{RemotePath, bytes_of, text_of};
 
 /// Renames onto a file that exists, at once (PROTOCOL of OpenSSH, section 4.3).
 pub(super) const POSIX_RENAME: &str = "posix-rename@openssh.com";
@@ -53,7 +53,7 @@ pub(super) struct NotReplaced {
 
 /// A path as it goes over the wire.
 pub(super) fn wire_path(path: &RemotePath) -> Bytes {
-    Bytes::copy_from_slice(path.as_str().as_bytes())
+    bytes_of(path.as_str()).into()
 }
 
 impl Tree {
@@ -69,8 +69,23 @@ impl Tree {
         Ok(())
     }
 
+    pub(super) fn root(&self) -> &RemotePath {
+        &self.root
+    }
+
     pub(super) fn is_root(&self, path: &RemotePath) -> bool {
         *path == self.root
+    }
+
+    /// What the server can do, in the words of a ping.
+    pub(super) fn told(&self) -> Vec<(&'static str, String)> {
+        let extensions: Vec<&str> = self.client.can.extensions.iter().map(|(name, _)| name.as_str()).collect();
+        vec![("login-folder", text_of(&self.client.login_folder)), ("extensions", extensions.join(" "))]
+    }
+
+    /// The folder after the login, as seen from outside; `None` when it is nothing that a path can hold.
+    pub(super) fn login_folder(&self) -> Option<RemotePath> {
+        RemotePath::parse(&text_of(&self.client.login_folder)).ok()
     }
 
     /// A request with a path and nothing else.
@@ -106,10 +121,7 @@ impl Tree {
         let root = self.real_root.as_deref().unwrap_or_default();
         let rest = real.strip_prefix(root.strip_suffix(b"/").unwrap_or(root));
         if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")) || has_parent_steps(&real) {
-            return Err(Error::new(
-                ErrorKind::Denied,
-                format!("a symbolic link on the way to {path} leads out of the root of the connection"),
-            ));
+            return Err(leads_out(path));
         }
         if self.inside.len() >= INSIDE_MAX {
             self.inside.clear();
@@ -122,6 +134,27 @@ impl Tree {
     pub(super) fn confine(&mut self, folder: &RemotePath) -> Result<(), Error> {
         let ticket = self.ask_where(folder)?;
         self.is_inside(ticket, folder)
+    }
+
+    /// The same for the folder that holds a path.
+    pub(super) fn confine_parent(&mut self, path: &RemotePath) -> Result<(), Error> {
+        if self.is_root(path) {
+            return Ok(());
+        }
+        self.confine(&path.parent().unwrap_or_else(RemotePath::root))
+    }
+
+    /// What the server says is the real name of a path, as seen from outside.
+    pub(super) fn below_the_root(&mut self, real: &Bytes, path: &RemotePath) -> Result<RemotePath, Error> {
+        if self.root.is_root() {
+            return RemotePath::parse(&text_of(real));
+        }
+        self.confine(path)?;
+        let root = self.real_root.as_deref().unwrap_or_default();
+        match real.strip_prefix(root.strip_suffix(b"/").unwrap_or(root)) {
+            Some(rest) => Ok(RemotePath::parse(&text_of(rest))?.below(&self.root)),
+            None => Err(leads_out(path)),
+        }
     }
 
     fn is_known_inside(&self, path: &RemotePath) -> bool {
@@ -210,7 +243,7 @@ impl Tree {
         self.close(&handle);
     }
 
-    fn open_folder(&mut self, path: &RemotePath) -> Result<Bytes, Error> {
+    pub(super) fn open_folder(&mut self, path: &RemotePath) -> Result<Bytes, Error> {
         let place = self.ask_where(path)?;
         let ticket = self.ask(kind::OPENDIR, path);
         let inside = self.is_inside(place, path);
@@ -290,7 +323,7 @@ impl Tree {
     // ---- Changing --------------------------------------------------------------------------------------------------
 
     pub(super) fn delete(&mut self, path: &RemotePath) -> Result<(), Error> {
-        self.confine(&path.parent().unwrap_or_else(RemotePath::root))?;
+        self.confine_parent(path)?;
         let found = self.look(path)?.ok_or_else(|| not_there("delete", path))?;
         self.forget(path);
         let kind = if found.is_directory() { kind::RMDIR } else { kind::REMOVE };
@@ -323,7 +356,7 @@ impl Tree {
         if_exists: IfExists,
     ) -> Result<(), Error> {
         for path in [source, target] {
-            self.confine(&path.parent().unwrap_or_else(RemotePath::root))?;
+            self.confine_parent(path)?;
         }
         self.look(source)?.ok_or_else(|| not_there("rename", source))?;
         match self.look(target)? {
@@ -398,7 +431,7 @@ impl Tree {
     }
 
     pub(super) fn make_directory(&mut self, path: &RemotePath) -> Result<(), Error> {
-        self.confine(&path.parent().unwrap_or_else(RemotePath::root))?;
+        self.confine_parent(path)?;
         let wire = wire_path(path);
         let ticket =
             self.client.request(kind::MKDIR, |request| request.string(&wire).attributes(&Attributes::default()));
@@ -410,12 +443,17 @@ impl Tree {
     }
 }
 
+pub(super) fn leads_out(path: &RemotePath) -> Error {
+    let message = format!("a symbolic link on the way to {path} leads out of the root of the connection");
+    Error::new(ErrorKind::Denied, message)
+}
+
 /// Whether a path that a server says is real has steps upwards all the same.
 fn has_parent_steps(path: &[u8]) -> bool {
     path.split(|&byte| byte == b'/').any(|step| step == b"..")
 }
 
-fn is_self_or_parent(name: &Name) -> bool {
+pub(super) fn is_self_or_parent(name: &Name) -> bool {
     matches!(name.name.as_ref(), b"." | b"..")
 }
 
@@ -424,7 +462,7 @@ fn entry_of(folder: &RemotePath, name: &Name, left_out: &mut usize) -> Option<En
     if is_self_or_parent(name) {
         return None;
     }
-    let path = std::str::from_utf8(&name.name).ok().and_then(|name| folder.join(name).ok());
+    let path = folder.join(&text_of(&name.name)).ok();
     if path.is_none() {
         *left_out += 1;
         if *left_out <= LEFT_OUT_TOLD_MAX {
@@ -436,18 +474,20 @@ fn entry_of(folder: &RemotePath, name: &Name, left_out: &mut usize) -> Option<En
 
 /// What attributes say, in the terms of every connection.
 pub(super) fn entry(path: RemotePath, attributes: &Attributes) -> Entry {
-    let kind = match attributes {
+    let kind = entry_kind(attributes);
+    let modified = attributes.times.and_then(|(_, modified)| super::posix::time(modified));
+    Entry { path, kind, size: attributes.size.filter(|_| kind == EntryKind::File), modified, revision: None }
+}
+
+pub(super) fn entry_kind(attributes: &Attributes) -> EntryKind {
+    match attributes {
         found if found.is_directory() => EntryKind::Directory,
         found if found.is_link() => EntryKind::Symlink,
         found if found.is_file() => EntryKind::File,
         // A server that tells no kind, but how long something is.
         Attributes { mode: None, size: Some(_), .. } => EntryKind::File,
         _ => EntryKind::Other,
-    };
-    let modified = attributes
-        .times
-        .and_then(|(_, modified)| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(modified.into())));
-    Entry { path, kind, size: attributes.size.filter(|_| kind == EntryKind::File), modified, revision: None }
+    }
 }
 
 pub(super) fn not_there(operation: &str, path: &RemotePath) -> Error {

@@ -27,6 +27,8 @@ pub(super) mod kind {
     pub(in crate::sftp) const WRITE: u8 = 6;
     pub(in crate::sftp) const LSTAT: u8 = 7;
     pub(in crate::sftp) const FSTAT: u8 = 8;
+    pub(in crate::sftp) const SETSTAT: u8 = 9;
+    pub(in crate::sftp) const FSETSTAT: u8 = 10;
     pub(in crate::sftp) const OPENDIR: u8 = 11;
     pub(in crate::sftp) const READDIR: u8 = 12;
     pub(in crate::sftp) const REMOVE: u8 = 13;
@@ -35,6 +37,8 @@ pub(super) mod kind {
     pub(in crate::sftp) const REALPATH: u8 = 16;
     pub(in crate::sftp) const STAT: u8 = 17;
     pub(in crate::sftp) const RENAME: u8 = 18;
+    pub(in crate::sftp) const READLINK: u8 = 19;
+    pub(in crate::sftp) const SYMLINK: u8 = 20;
     pub(in crate::sftp) const STATUS: u8 = 101;
     pub(in crate::sftp) const HANDLE: u8 = 102;
     pub(in crate::sftp) const DATA: u8 = 103;
@@ -48,6 +52,7 @@ pub(super) mod kind {
 pub(super) mod open {
     pub(in crate::sftp) const READ: u32 = 1;
     pub(in crate::sftp) const WRITE: u32 = 2;
+    pub(in crate::sftp) const APPEND: u32 = 4;
     pub(in crate::sftp) const CREATE: u32 = 8;
     pub(in crate::sftp) const EXCLUSIVE: u32 = 32;
 }

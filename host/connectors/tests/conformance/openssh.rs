@@ -57,6 +57,11 @@ impl Openssh {
         self.folder.path().join("home")
     }
 
+    /// The file that knows this server; what else the server has lies beside it.
+    pub(crate) fn known_hosts(&self) -> PathBuf {
+        self.told("known_hosts").into()
+    }
+
     pub(crate) fn fingerprint(&self) -> sftp::Fingerprint {
         sftp::Fingerprint::parse(self.told("fingerprint")).unwrap()
     }
@@ -72,6 +77,7 @@ impl Openssh {
             host_keys: sftp::HostKeys { pinned: vec![self.fingerprint()], ..sftp::HostKeys::default() },
             algorithms: sftp::Algorithms::default(),
             compression: false,
+            directory: None,
         }
     }
 

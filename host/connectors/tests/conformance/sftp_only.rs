@@ -1,0 +1,516 @@
+//! What SFTP promises beyond the contract, against a real OpenSSH server: who the server is, who logs in, the border
+//! that links do not lead across, owners, permissions, times and links, and scripts.
+
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use secrecy::SecretString;
+use wharf_connectors::{
+    ByteRange, Common, Config, Content, EntryKind, Error, ErrorKind, IfExists, Remote, RemotePath, Step, WriteOptions,
+    chain, local, sftp,
+};
+
+use crate::openssh::Openssh;
+use crate::places::loopback;
+
+fn path(text: &str) -> RemotePath {
+    RemotePath::parse(text).unwrap()
+}
+
+/// A connection whose root is a folder on the server.
+fn rooted(config: sftp::Config, root: &Path) -> Remote {
+    let common = Common {
+        root: path(root.to_str().unwrap()),
+        connect_timeout: Duration::from_secs(5),
+        read_timeout: Duration::from_secs(5),
+        retries: 0,
+        ..Common::default()
+    };
+    Remote::new("partner", common, Config::Sftp(config), &loopback()).unwrap()
+}
+
+fn connection(server: &Openssh) -> Remote {
+    rooted(server.config(), &server.home())
+}
+
+async fn text(remote: &Remote, at: &str) -> String {
+    let content = remote.read(&path(at), ByteRange::ALL).await.unwrap();
+    String::from_utf8(content.collect(1 << 20).await.unwrap().to_vec()).unwrap()
+}
+
+#[track_caller]
+fn fails<T>(result: Result<T, Error>, kind: ErrorKind) -> String {
+    match result {
+        Ok(_) => panic!("it succeeded instead of failing with {kind:?}"),
+        Err(error) if error.kind() == kind => chain(&error),
+        Err(error) => panic!("{:?} instead of {kind:?}: {}", error.kind(), chain(&error)),
+    }
+}
+
+async fn step_of(config: sftp::Config) -> (Option<Step>, String) {
+    let error = rooted(config, Path::new("/")).ping().await.unwrap_err();
+    (error.step(), chain(&error))
+}
+
+// ---- Who the server is ---------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ping_tells_what_was_agreed_on() {
+    let server = Openssh::start(&[]);
+    let ping = connection(&server).ping().await.unwrap();
+    let fact = |name| ping.facts.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str()).unwrap();
+    assert!(fact("server").starts_with("SSH-2.0-OpenSSH"), "{:?}", ping.facts);
+    assert_eq!(fact("host-key"), format!("ssh-ed25519 {}", server.fingerprint()));
+    assert_eq!(fact("cipher"), "aes128-gcm@openssh.com");
+    assert_eq!((fact("user"), fact("login")), ("alice", "password"));
+    assert!(fact("extensions").contains("posix-rename@openssh.com"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_key_than_the_pinned_one_is_refused_with_both_fingerprints() {
+    let server = Openssh::start(&[]);
+    let other = sftp::Fingerprint::parse("SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
+    let host_keys = sftp::HostKeys { pinned: vec![other], ..sftp::HostKeys::default() };
+    let (step, message) = step_of(sftp::Config { host_keys, ..server.config() }).await;
+    assert_eq!(step, Some(Step::HostKey));
+    for part in [other.to_string(), server.fingerprint().to_string(), "host-keys".to_owned()] {
+        assert!(message.contains(&part), "{message}");
+    }
+    assert!(!server.log().contains("Accepted"), "it logged in before it knew the server");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_known_hosts_is_believed_as_openssh_believes_it() {
+    let server = Openssh::start(&[]);
+    let known = std::fs::read_to_string(server.known_hosts()).unwrap();
+    let with = |known_hosts: String| {
+        let host_keys = sftp::HostKeys { known_hosts: Some(known_hosts), ..sftp::HostKeys::default() };
+        sftp::Config { host_keys, ..server.config() }
+    };
+    rooted(with(known.clone()), Path::new("/")).ping().await.unwrap();
+    // As ssh-keygen hashes it.
+    let hashed = server.known_hosts().with_file_name("hashed");
+    std::fs::write(&hashed, &known).unwrap();
+    let status = Command::new("ssh-keygen").args(["-q", "-H", "-f"]).arg(&hashed).stdout(Stdio::null()).status();
+    assert!(status.unwrap().success());
+    let hashed = std::fs::read_to_string(hashed).unwrap();
+    assert!(hashed.starts_with("|1|"), "{hashed}");
+    rooted(with(hashed), Path::new("/")).ping().await.unwrap();
+
+    let (step, message) = step_of(with(format!("@revoked {known}"))).await;
+    assert_eq!(step, Some(Step::HostKey));
+    assert!(message.contains("revoked"), "{message}");
+    let (_, message) = step_of(with(known.replace("127.0.0.1", "127.0.0.2"))).await;
+    assert!(message.contains("does not know this server"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_that_is_known_is_asked_for_where_a_server_has_several() {
+    let server = Openssh::start(&[]);
+    let key = std::fs::read_to_string(server.known_hosts().with_file_name("host_ecdsa.pub")).unwrap();
+    let known_hosts = Some(format!("[127.0.0.1]:{} {key}", server.port()));
+    let host_keys = sftp::HostKeys { known_hosts, ..sftp::HostKeys::default() };
+    rooted(sftp::Config { host_keys, ..server.config() }, Path::new("/")).ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_server_is_remembered_where_that_is_allowed() {
+    let server = Openssh::start(&[]);
+    let file = server.known_hosts().with_file_name("remembered");
+    let host_keys =
+        sftp::HostKeys { known_hosts_file: Some(file.clone()), accept_new: true, ..sftp::HostKeys::default() };
+    let config = sftp::Config { host_keys, ..server.config() };
+    rooted(config.clone(), Path::new("/")).ping().await.unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), std::fs::read_to_string(server.known_hosts()).unwrap());
+    let strict = sftp::HostKeys { accept_new: false, ..config.host_keys.clone() };
+    rooted(sftp::Config { host_keys: strict, ..config }, Path::new("/")).ping().await.unwrap();
+}
+
+// ---- Who logs in ---------------------------------------------------------------------------------------------------
+
+fn key_pair(folder: &Path, options: &[&str]) -> (String, String) {
+    let file = folder.join("another_key");
+    let status = Command::new("ssh-keygen").args(["-q", "-C", "", "-f"]).arg(&file).args(options).status().unwrap();
+    assert!(status.success());
+    let read = |file: PathBuf| std::fs::read_to_string(file).unwrap();
+    (read(file.clone()), read(file.with_extension("pub")))
+}
+
+fn by_key(server: &Openssh, key: &str, passphrase: Option<&str>) -> sftp::Config {
+    let login =
+        sftp::Login::PrivateKey { key: SecretString::from(key), passphrase: passphrase.map(SecretString::from) };
+    sftp::Config { login: vec![login], ..server.config() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_every_usual_form_log_in() {
+    let server = Openssh::start(&[]);
+    for options in [
+        ["-t", "ed25519", "-N", ""].as_slice(),
+        &["-t", "ed25519", "-N", "a passphrase"],
+        &["-t", "ecdsa", "-N", ""],
+        &["-t", "rsa", "-b", "2048", "-N", ""],
+        &["-t", "rsa", "-b", "2048", "-m", "PEM", "-N", "a passphrase"],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, public) = key_pair(folder.path(), options);
+        std::fs::write(server.known_hosts().with_file_name("authorized_keys"), public).unwrap();
+        let passphrase = options.last().copied().filter(|passphrase| !passphrase.is_empty());
+        let ping = rooted(by_key(&server, &key, passphrase), Path::new("/")).ping().await;
+        ping.unwrap_or_else(|error| panic!("{options:?}: {}", chain(&error)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_fails_says_why_for_each_way() {
+    let server = Openssh::start(&[]);
+    let wrong = sftp::Config { login: vec![sftp::Login::Password(SecretString::from("wrong"))], ..server.config() };
+    let (step, message) = step_of(wrong).await;
+    assert_eq!(step, Some(Step::Login));
+    assert!(message.contains("password: the server does not accept it") && message.contains("it offers"), "{message}");
+    assert!(!message.contains("wrong"), "{message}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let (key, _) = key_pair(folder.path(), &["-t", "ed25519", "-N", "a passphrase"]);
+    for (passphrase, expected) in [(None, "set passphrase"), (Some("wrong"), "its passphrase is wrong")] {
+        let (step, message) = step_of(by_key(&server, &key, passphrase)).await;
+        assert_eq!(step, Some(Step::Login));
+        assert!(message.contains(expected), "{message}");
+    }
+    let (_, message) = step_of(by_key(&server, "no key at all", None)).await;
+    assert!(message.contains("no private key"), "{message}");
+    let interactive = sftp::Login::KeyboardInteractive(SecretString::from("secret"));
+    let (_, message) = step_of(sftp::Config { login: vec![interactive], ..server.config() }).await;
+    assert!(message.contains("does not offer keyboard-interactive"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ways_to_log_in_are_tried_in_their_order() {
+    let server = Openssh::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let (unknown, _) = key_pair(folder.path(), &["-t", "ed25519", "-N", ""]);
+    let unknown = sftp::Login::PrivateKey { key: SecretString::from(unknown), passphrase: None };
+    let login = vec![unknown, sftp::Login::Password(SecretString::from("secret"))];
+    let ping = rooted(sftp::Config { login, ..server.config() }, Path::new("/")).ping().await.unwrap();
+    assert!(ping.facts.contains(&("login", "password".to_owned())), "{:?}", ping.facts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_wants_a_key_and_a_password_gets_both() {
+    let server = Openssh::start(&["AuthenticationMethods publickey,password"]);
+    let key = std::fs::read_to_string(server.known_hosts().with_file_name("user_key")).unwrap();
+    let key = sftp::Login::PrivateKey { key: SecretString::from(key), passphrase: None };
+    let login = vec![key, sftp::Login::Password(SecretString::from("secret"))];
+    rooted(sftp::Config { login, ..server.config() }, Path::new("/")).ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_an_agent_log_in() {
+    let server = Openssh::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent");
+    let mut agent = Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
+    let until = SystemTime::now() + Duration::from_secs(10);
+    while !socket.exists() && SystemTime::now() < until {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let key = server.known_hosts().with_file_name("user_key");
+    let added = Command::new("ssh-add").arg("-q").arg(key).env("SSH_AUTH_SOCK", &socket).status().unwrap();
+    let login = vec![sftp::Login::Agent { socket: Some(socket.clone()) }];
+    let ping = rooted(sftp::Config { login, ..server.config() }, Path::new("/")).ping().await;
+    agent.kill().unwrap();
+    let _ended = agent.wait();
+    assert!(added.success());
+    ping.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_algorithm_that_there_is_not_is_an_error_that_names_it() {
+    let server = Openssh::start(&[]);
+    let algorithms = sftp::Algorithms { ciphers: vec!["rot13".to_owned()], ..sftp::Algorithms::default() };
+    let (_, message) = step_of(sftp::Config { algorithms, ..server.config() }).await;
+    assert!(message.contains("rot13") && message.contains("aes256-ctr"), "{message}");
+    let ciphers = vec!["aes256-ctr".to_owned()];
+    let algorithms = sftp::Algorithms { ciphers, ..sftp::Algorithms::default() };
+    let config = sftp::Config { algorithms, compression: true, ..server.config() };
+    let ping = rooted(config, Path::new("/")).ping().await.unwrap();
+    assert!(ping.facts.contains(&("cipher", "aes256-ctr".to_owned())), "{:?}", ping.facts);
+}
+
+// ---- Files ---------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_not_utf_8_is_listed_read_and_deleted() {
+    let server = Openssh::start(&[]);
+    let name = std::ffi::OsStr::from_bytes(b"caf\xe9 \xff.txt");
+    std::fs::write(server.home().join(name), "x").unwrap();
+    let remote = connection(&server);
+    let entries = remote.list(&RemotePath::root()).await.unwrap();
+    assert_eq!(entries.len(), 1);
+    assert_eq!(text(&remote, entries[0].path.as_str()).await, "x");
+    let renamed = path("/renamed");
+    remote.rename(&entries[0].path, &renamed, IfExists::Fail).await.unwrap();
+    remote.rename(&renamed, &entries[0].path, IfExists::Fail).await.unwrap();
+    assert!(server.home().join(name).exists());
+    remote.delete(&entries[0].path).await.unwrap();
+    assert_eq!(std::fs::read_dir(server.home()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_leads_out_of_the_root_is_not_followed() {
+    let server = Openssh::start(&[]);
+    let (root, outside) = (server.home().join("root"), server.home().join("outside"));
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::create_dir_all(outside.join("folder")).unwrap();
+    std::fs::write(outside.join("secret"), "secret").unwrap();
+    std::fs::create_dir(root.join("inside")).unwrap();
+    std::fs::write(root.join("inside/file"), "inside").unwrap();
+    symlink(&outside, root.join("folder-link")).unwrap();
+    symlink(outside.join("secret"), root.join("file-link")).unwrap();
+    symlink("inside", root.join("inner-link")).unwrap();
+    let remote = rooted(server.config(), &root);
+    let out = path("/folder-link/secret");
+    for at in ["/folder-link/secret", "/file-link"] {
+        fails(remote.read(&path(at), ByteRange::ALL).await, ErrorKind::Denied);
+        fails(remote.append(&path(at), Content::from_bytes("x")).await, ErrorKind::Denied);
+    }
+    fails(remote.stat(&out).await, ErrorKind::Denied);
+    fails(remote.list(&path("/folder-link")).await, ErrorKind::Denied);
+    fails(remote.write(&out, Content::from_bytes("x"), IfExists::Replace).await, ErrorKind::Denied);
+    fails(remote.delete(&out).await, ErrorKind::Denied);
+    fails(remote.rename(&path("/inside/file"), &out, IfExists::Replace).await, ErrorKind::Denied);
+    fails(remote.make_directory(&path("/folder-link/new")).await, ErrorKind::Denied);
+    let handle = remote.sftp().unwrap();
+    fails(handle.chmod(&path("/file-link"), 0o777).await, ErrorKind::Denied);
+    fails(handle.hard_link(&out, &path("/copy")).await, ErrorKind::Denied);
+    fails(handle.realpath(&path("/file-link")).await, ErrorKind::Denied);
+    fails(handle.symlink("../outside", &path("/new-link")).await, ErrorKind::Denied);
+    fails(handle.statvfs(&path("/folder-link")).await, ErrorKind::Denied);
+    // Within the root links are followed.
+    assert_eq!(text(&remote, "/inner-link/file").await, "inside");
+    assert_eq!(handle.realpath(&path("/inner-link/file")).await.unwrap(), path("/inside/file"));
+    // And what they lead to survives when they are deleted.
+    handle.delete(&path("/folder-link")).await.unwrap();
+    assert_eq!(std::fs::read_to_string(outside.join("secret")).unwrap(), "secret");
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_keeps_its_time_and_can_be_continued() {
+    let server = Openssh::start(&[]);
+    let remote = connection(&server);
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let options = WriteOptions { modified: Some(modified), ..WriteOptions::new(IfExists::Replace) };
+    let written = remote.write_with(&path("/file"), Content::from_bytes("abc"), &options).await.unwrap();
+    assert_eq!(written.modified, Some(modified));
+    let appended = remote.append(&path("/file"), Content::from_bytes("def")).await.unwrap();
+    assert_eq!((appended.size, text(&remote, "/file").await.as_str()), (Some(6), "abcdef"));
+    remote.append(&path("/new"), Content::from_bytes("x")).await.unwrap();
+    assert_eq!(text(&remote, "/new").await, "x");
+    remote.set_modified(&path("/new"), modified).await.unwrap();
+    assert_eq!(remote.stat(&path("/new")).await.unwrap().modified, Some(modified));
+    let copied = remote.copy(&path("/file"), &path("/copy"), IfExists::Fail).await.unwrap();
+    assert_eq!((copied.size, text(&remote, "/copy").await.as_str()), (Some(6), "abcdef"));
+    fails(remote.copy(&path("/file"), &path("/copy"), IfExists::Fail).await, ErrorKind::AlreadyExists);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn owners_permissions_times_and_links_are_told_and_changed() {
+    let server = Openssh::start(&[]);
+    let (remote, home) = (connection(&server), server.home());
+    let handle = remote.sftp().unwrap();
+    let file = path("/file");
+    std::fs::write(home.join("file"), "abc").unwrap();
+    let metadata = std::fs::metadata(home.join("file")).unwrap();
+    let info = handle.get_info(&file).await.unwrap();
+    assert_eq!((info.kind, info.size), (EntryKind::File, Some(3)));
+    assert_eq!((info.user, info.group), (Some(metadata.uid()), Some(metadata.gid())));
+    // Sessions see the users of this machine, not those of the script.
+    let user = Command::new("id").arg("-un").output().unwrap().stdout;
+    let user = String::from_utf8(user).unwrap().trim().to_owned();
+    assert_eq!(info.user_name.as_ref(), Some(&user));
+
+    handle.chmod(&file, 0o640).await.unwrap();
+    assert_eq!(std::fs::metadata(home.join("file")).unwrap().permissions().mode() & 0o7777, 0o640);
+    assert!(fails(handle.chmod(&file, 0o10000).await, ErrorKind::Invalid).contains("10000"));
+    let user = sftp::Owner::parse(&user);
+    handle.chown(&file, Some(user), Some(sftp::Owner::Id(metadata.gid())), true).await.unwrap();
+    let nobody = sftp::Owner::parse("no such user");
+    fails(handle.chown(&file, Some(nobody), None, true).await, ErrorKind::Invalid);
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_500_000_000);
+    handle.set_times(&file, Some(time), Some(time)).await.unwrap();
+    let info = handle.get_info(&file).await.unwrap();
+    assert_eq!((info.accessed, info.modified), (Some(time), Some(time)));
+
+    handle.symlink("file", &path("/link")).await.unwrap();
+    handle.symlink("/file", &path("/absolute")).await.unwrap();
+    assert_eq!(std::fs::read_link(home.join("absolute")).unwrap(), home.join("file"));
+    assert_eq!(handle.read_link(&path("/link")).await.unwrap(), "file");
+    fails(handle.read_link(&file).await, ErrorKind::Conflict);
+    fails(handle.symlink("x", &path("/link")).await, ErrorKind::AlreadyExists);
+    handle.hard_link(&file, &path("/second")).await.unwrap();
+    assert_eq!(std::fs::metadata(home.join("file")).unwrap().nlink(), 2);
+    assert!(handle.is_symlink(&path("/link")).await.unwrap() && !handle.is_file(&path("/link")).await.unwrap());
+    assert!(handle.is_file(&file).await.unwrap() && handle.exists(&file).await.unwrap());
+    assert!(handle.is_directory(&RemotePath::root()).await.unwrap());
+    assert!(!handle.exists(&path("/missing")).await.unwrap());
+    assert_eq!(handle.follow_info(&path("/link")).await.unwrap().kind, EntryKind::File);
+    assert!(handle.statvfs(&RemotePath::root()).await.unwrap().blocks > 0);
+    handle.fsync(&file).await.unwrap();
+    assert_eq!(handle.download_file(&path("/link")).await.unwrap().collect(10).await.unwrap(), "abc");
+    assert_eq!(handle.list(&RemotePath::root()).await.unwrap().len(), 4);
+
+    fails(handle.delete_file(&path("/link")).await, ErrorKind::Conflict);
+    fails(handle.delete_directory(&file).await, ErrorKind::Conflict);
+    handle.delete_symlink(&path("/link")).await.unwrap();
+    handle.delete_file(&file).await.unwrap();
+    fails(handle.delete(&RemotePath::root()).await, ErrorKind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handle_within_a_folder_tells_paths_relative_to_it() {
+    let server = Openssh::start(&[]);
+    std::fs::create_dir_all(server.home().join("team/inbox")).unwrap();
+    let handle = connection(&server).sftp().unwrap().within(&path("/team"));
+    assert_eq!(handle.list(&RemotePath::root()).await.unwrap()[0].path, path("/inbox"));
+    assert_eq!(handle.realpath(&path("/inbox")).await.unwrap(), path("/inbox"));
+    handle.symlink("/inbox", &path("/link")).await.unwrap();
+    assert_eq!(handle.follow_info(&path("/link")).await.unwrap().kind, EntryKind::Directory);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_is_deleted_with_all_that_is_in_it() {
+    let server = Openssh::start(&[]);
+    let (remote, home) = (connection(&server), server.home());
+    for folder in 0..5 {
+        let folder = home.join(format!("tree/{folder}/deep"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for file in 0..150 {
+            std::fs::write(folder.join(format!("{file}")), "x").unwrap();
+        }
+    }
+    remote.sftp().unwrap().delete(&path("/tree")).await.unwrap();
+    assert_eq!(std::fs::read_dir(&home).unwrap().count(), 0);
+}
+
+// ---- Scripts -------------------------------------------------------------------------------------------------------
+
+fn local_side() -> (tempfile::TempDir, Remote) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::Local(local::Config { folder: folder.path().to_owned() });
+    let remote = Remote::new("local", Common::default(), config, &Arc::clone(&loopback())).unwrap();
+    (folder, remote)
+}
+
+fn told(script: &sftp::Script) -> String {
+    let line = |result: &sftp::CommandResult| {
+        let outcome = result.outcome.as_ref().map_or_else(|error| format!("! {}\n", chain(error)), |()| String::new());
+        format!("> {}\n{}{outcome}", result.command, result.output)
+    };
+    script.results.iter().map(line).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_does_what_sftp_would_do() {
+    let server = Openssh::start(&[]);
+    let (folder, local) = local_side();
+    std::fs::create_dir_all(folder.path().join("out/deep")).unwrap();
+    std::fs::write(folder.path().join("out/a.csv"), "aaa").unwrap();
+    std::fs::write(folder.path().join("out/deep/b.csv"), "b").unwrap();
+    let script = r#"
+        # what a partner's batch file looks like
+        pwd
+        mkdir inbox
+        cd inbox
+        lcd out
+        put a.csv
+        put -p a.csv "a copy.csv"
+        -rm missing
+        @rename "a copy.csv" renamed.csv
+        ls -1
+        chmod 600 *.csv
+        ls -la
+        ln -s a.csv link
+        ln a.csv hard
+        lcd ..
+        put -r out tree
+        ls tree/*/b*
+        get -r tree back
+        get a.csv back/x.csv
+        df -h
+        rm *.csv
+        ls
+        cd ../../../..
+        pwd
+        bye
+        never run
+    "#;
+    let handle = connection(&server).sftp().unwrap();
+    let done = handle.execute(script, Some(&local)).await;
+    let all = told(&done);
+    assert!(done.is_complete, "{all}");
+    let output = |command: &str| {
+        let result = done.results.iter().find(|result| result.command == command);
+        result.unwrap_or_else(|| panic!("{command} was not run:\n{all}")).output.as_str()
+    };
+    assert_eq!(output("pwd"), "Remote working directory: /\n");
+    assert_eq!(output("ls -1"), "a.csv\nrenamed.csv\n");
+    assert!(output("ls -la").contains("-rw------- "), "{all}");
+    assert_eq!(output("ls tree/*/b*"), "tree/deep/b.csv\n");
+    assert!(output("df -h").contains("%Capacity"), "{all}");
+    assert_eq!(output("ls"), "hard\nlink\ntree\n");
+    assert_eq!(done.results.last().unwrap().command, "bye");
+    assert_eq!(std::fs::read_to_string(folder.path().join("back/deep/b.csv")).unwrap(), "b");
+    assert_eq!(std::fs::read_to_string(folder.path().join("back/x.csv")).unwrap(), "aaa");
+    assert_eq!(std::fs::read_to_string(server.home().join("inbox/hard")).unwrap(), "aaa");
+    let ignored = done.results.iter().find(|result| result.command == "-rm missing").unwrap();
+    assert!(ignored.outcome.is_err() && ignored.ignores_errors);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_stops_at_the_first_failure() {
+    let server = Openssh::start(&[]);
+    let handle = connection(&server).sftp().unwrap();
+    let done = handle.execute("mkdir a\nrmdir missing\nmkdir b\n", None).await;
+    assert!(!done.is_complete);
+    assert_eq!(done.results.len(), 2);
+    assert_eq!(done.results[1].outcome.as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(!server.home().join("b").exists());
+    for line in ["get x", "put x", "lls", "lpwd"] {
+        let done = handle.execute(line, None).await;
+        assert!(fails(done.results.into_iter().next().unwrap().outcome, ErrorKind::Unsupported).contains("local side"));
+    }
+    for (line, kind) in [
+        ("!touch /tmp/x", ErrorKind::Unsupported),
+        ("frobnicate", ErrorKind::Invalid),
+        ("ls -q", ErrorKind::Invalid),
+        ("chmod rwx a", ErrorKind::Invalid),
+        ("mkdir", ErrorKind::Invalid),
+        ("cd missing", ErrorKind::NotFound),
+        ("rm a", ErrorKind::Conflict),
+    ] {
+        let done = handle.execute(line, None).await;
+        fails(done.results.into_iter().next().unwrap().outcome, kind);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_that_broke_off_is_continued() {
+    let server = Openssh::start(&[]);
+    let (folder, local) = local_side();
+    std::fs::write(server.home().join("remote"), "0123456789").unwrap();
+    std::fs::write(folder.path().join("remote"), "0123").unwrap();
+    std::fs::write(folder.path().join("mine"), "abcdef").unwrap();
+    std::fs::write(server.home().join("mine"), "abc").unwrap();
+    let mut shell = connection(&server).sftp().unwrap().shell(Some(&local));
+    for line in ["reget remote", "reput mine"] {
+        shell.run_line(line).await.unwrap().outcome.unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(folder.path().join("remote")).unwrap(), "0123456789");
+    assert_eq!(std::fs::read_to_string(server.home().join("mine")).unwrap(), "abcdef");
+    assert_eq!(shell.folder(), Some(&RemotePath::root()));
+}
