@@ -38,7 +38,7 @@ impl Remote {
         let root = RemotePath::root();
         let facts = match &self.shared.protocol {
             Protocol::Http(origin) => self.once("ping", &root, Effect::None, origin.ping()).await,
-            Protocol::Files { .. } | Protocol::Dropbox(_) => {
+            Protocol::Files { .. } | Protocol::Sftp(_) | Protocol::Dropbox(_) => {
                 let backend = self.backend("ping")?;
                 self.repeatably("ping", &root, Effect::None, || backend.ping()).await
             }
