@@ -9,8 +9,11 @@ mod commit;
 mod download;
 mod failure;
 mod hash;
+pub mod login;
+mod longpoll;
 mod pace;
 mod parts;
+mod root;
 mod session;
 mod token;
 mod upload;
@@ -19,6 +22,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ::http::StatusCode;
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use secrecy::SecretString;
@@ -26,7 +30,9 @@ use serde_json::json;
 use url::{Host, Url};
 
 use crate::Common;
-use crate::backend::{Backend, ByteRange, Checksum, Entry, EntryKind, Facts, IfExists, Pages, ResumeKey, WriteOptions};
+use crate::backend::{
+    Backend, ByteRange, Checksum, ChecksumAlgorithm, Entry, EntryKind, Facts, IfExists, Pages, ResumeKey, WriteOptions,
+};
 use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
@@ -37,13 +43,20 @@ use call::Caller;
 use commit::Commits;
 use failure::{Call, Failure};
 pub(crate) use hash::ContentHasher;
-use pace::{Pace, TRIES_MAX, WAIT_BUDGET};
+use longpoll::{Polls, SILENCE_MAX};
+use pace::{Pace, WAIT_BUDGET};
 use parts::Memory;
+use root::Standing;
 use token::Tokens;
 use upload::Upload;
 use wire::{Changed, Kind, Listing, Metadata as WireMetadata, write_path};
 
-pub use account::{Account, Metadata, MetadataKind, Page, UploadOptions, WriteMode};
+pub use account::{
+    Account, Audience, BATCH_ENTRIES_MAX, Batch, CallStyle, Changes, CurrentAccount, Export, Job, LinkSettings,
+    ListOptions, Matches, Metadata, MetadataKind, Page, Poll, Revisions, SearchOptions, SharedLink, SpaceUsage,
+    UploadOptions, WriteMode,
+};
+pub use root::PathRoot;
 
 /// Entries of one page: few enough that a page of the longest paths stays small, many enough that a large folder
 /// takes few calls. Dropbox allows 2000.
@@ -65,15 +78,23 @@ pub struct Config {
     pub api_url: Url,
     /// Where calls that carry content go.
     pub content_url: Url,
+    /// Where to wait for changes.
+    pub notify_url: Url,
     /// Where access tokens are refreshed.
     pub token_url: Url,
     /// The only certificate authorities to trust, as PEM; those of the system when absent.
     pub certificate_authority: Option<Vec<u8>>,
     /// What the host calls itself; its name and version when absent.
     pub user_agent: Option<String>,
-    /// Tries of one call, the first included, when Dropbox asks for a wait.
-    pub tries_max: u32,
-    /// All waits of one call together.
+    /// Where the paths of the account begin; Dropbox's own choice when absent, which is the member's folder.
+    pub path_root: Option<PathRoot>,
+    /// The member of a team that an application of the team acts for, such as `dbmid:AAB...`.
+    pub select_user: Option<String>,
+    /// The administrator of a team that an application of the team acts as.
+    pub select_admin: Option<String>,
+    /// Further headers of every call, for proxies and the like.
+    pub headers: Vec<(String, SecretString)>,
+    /// All waits of one call together, when Dropbox asks for some. [`Common::retries`] says how often.
     pub wait_budget: Duration,
     /// The most of one upload that is in memory, in bytes: three parts at once, or two where its size is not known,
     /// each a multiple of 4 MiB.
@@ -109,10 +130,14 @@ impl Config {
             credentials,
             api_url: url("https://api.dropboxapi.com/")?,
             content_url: url("https://content.dropboxapi.com/")?,
+            notify_url: url("https://notify.dropboxapi.com/")?,
             token_url: url("https://api.dropboxapi.com/oauth2/token")?,
             certificate_authority: None,
             user_agent: None,
-            tries_max: TRIES_MAX,
+            path_root: None,
+            select_user: None,
+            select_admin: None,
+            headers: Vec::new(),
             wait_budget: WAIT_BUDGET,
             window_bytes: WINDOW_BYTES,
         })
@@ -132,17 +157,23 @@ impl Dropbox {
     /// in each request) or has a query, and for an unusable certificate authority or user agent.
     pub fn new(config: Config, common: &Common, egress: Arc<Egress>) -> Result<Self, Error> {
         let authority = config.certificate_authority.as_deref();
-        let client = Client::new(common, egress, authority, config.user_agent.as_deref())?;
+        let user_agent = config.user_agent.as_deref();
+        let patient = Common { read_timeout: SILENCE_MAX, ..common.clone() };
+        let polls = Client::new(&patient, Arc::clone(&egress), authority, user_agent)?;
+        let client = Client::new(common, egress, authority, user_agent)?;
+        let (select_user, select_admin) = (config.select_user.as_deref(), config.select_admin.as_deref());
         let tokens = Tokens::new(config.credentials, checked(config.token_url, "token-url")?);
         let caller = Caller {
             client,
             tokens,
-            pace: Pace::new(config.tries_max, config.wait_budget),
+            pace: Pace::new(common.retries.saturating_add(1), config.wait_budget),
             commits: Commits::new(),
             memory: Memory::new(),
             window_bytes: config.window_bytes,
             api_url: folder(checked(config.api_url, "api-url")?),
             content_url: folder(checked(config.content_url, "content-url")?),
+            standing: Standing::new(config.path_root.as_ref(), select_user, select_admin, &config.headers)?,
+            polls: Polls::new(polls, folder(checked(config.notify_url, "notify-url")?)),
         };
         Ok(Self { caller: Arc::new(caller) })
     }
@@ -194,6 +225,27 @@ impl Dropbox {
         Ok(pages.try_filter(|entries| std::future::ready(!entries.is_empty())).boxed())
     }
 
+    /// What is worth knowing of the account. A permission that is missing for it is a fact, too.
+    async fn facts(&self) -> Facts {
+        let mut facts = Vec::new();
+        match self.caller.current_account().await {
+            Ok(account) => {
+                facts.push(("account", format!("{} <{}>", account.name, account.email)));
+                facts.push(("account-id", account.id));
+                facts.push(("account-type", account.kind));
+                facts.extend(account.team.map(|team| ("team", team)));
+                facts.push(("root-namespace", account.root_namespace));
+            }
+            Err(failure) => facts.push(("account", format!("unknown: {}", Error::from(failure)))),
+        }
+        if let Ok(space) = self.caller.space_usage().await {
+            let allocated = space.allocated.map(|bytes| format!(" of {bytes}")).unwrap_or_default();
+            facts.push(("space", format!("{}{allocated} bytes used", space.used)));
+        }
+        facts.extend(self.caller.tokens.facts().await);
+        facts
+    }
+
     /// Makes way for a rename that replaces: deletes the file at `target`, and only that very revision of it.
     async fn make_way(&self, source: &RemotePath, target: &RemotePath) -> Result<String, Error> {
         let found = self.caller.get_metadata(source).await?;
@@ -210,6 +262,19 @@ impl Dropbox {
         let call = Call { route: "files/delete_v2", subject: target.as_str(), repeatable: false };
         self.caller.rpc::<Changed>(&call, &json!({ "path": write_path(target), "parent_rev": rev })).await?;
         Ok(rev)
+    }
+}
+
+/// Judges an answer, whatever it is: two bytes of status, the rest its body, which is an entry of a batch, too.
+pub(crate) fn judge_refusal(input: &[u8]) {
+    let Some((status, body)) = input.split_first_chunk::<2>() else { return };
+    let Ok(status) = StatusCode::from_u16(300 + u16::from_be_bytes(*status) % 300) else { return };
+    let call = Call { route: "files/x", subject: "/a", repeatable: body.len().is_multiple_of(2) };
+    let text = String::from_utf8_lossy(body);
+    let refused = failure::Refused { status, retry_after: Some(&text), request_id: "", body };
+    let _ = failure::classify(&call, &refused);
+    if let Ok(error) = serde_json::from_slice(body) {
+        let _ = Error::from(failure::refused_entry(call.route, call.subject, &error));
     }
 }
 
@@ -302,13 +367,13 @@ impl Backend for Dropbox {
 
     async fn ping(&self) -> Result<Facts, Error> {
         self.caller.list_folder(&RemotePath::root(), false, 1).await?;
-        Ok(Vec::new())
+        Ok(self.facts().await)
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Entry, Error> {
         if path.is_root() {
             // Dropbox has no metadata of the root; that it answers is all there is to find out.
-            self.ping().await?;
+            self.caller.list_folder(path, false, 1).await?;
             let path = path.clone();
             return Ok(Entry { path, kind: EntryKind::Directory, size: None, modified: None, revision: None });
         }
@@ -356,8 +421,36 @@ impl Backend for Dropbox {
         Err(Error::new(ErrorKind::Unsupported, format!("cannot append to {path}: Dropbox replaces files as a whole")))
     }
 
-    async fn copy(&self, _: &RemotePath, _: &RemotePath, _: IfExists) -> Result<Option<Entry>, Error> {
-        Ok(None)
+    /// Dropbox never replaces in a copy: what is to be replaced is read and written instead, which does it at once.
+    async fn copy(
+        &self,
+        source: &RemotePath,
+        target: &RemotePath,
+        if_exists: IfExists,
+    ) -> Result<Option<Entry>, Error> {
+        if source.is_root() || target.is_root() {
+            return Err(root_is_a_folder());
+        }
+        let original = self.caller.get_metadata(source).await?;
+        if !matches!(original.kind(), Kind::File | Kind::Symlink) {
+            return Err(Error::new(ErrorKind::Conflict, format!("{source} is not a file")));
+        }
+        let call = Call { route: "files/copy_v2", subject: source.as_str(), repeatable: false };
+        let argument = json!({
+            "from_path": write_path(source),
+            "to_path": write_path(target),
+            "autorename": if_exists == IfExists::Rename,
+        });
+        let copied = match self.caller.rpc::<Changed>(&call, &argument).await {
+            Ok(changed) => changed.metadata,
+            Err(failure) if failure.is("to/conflict/folder") => return Err(failure.of_kind(ErrorKind::Conflict)),
+            Err(failure) if if_exists == IfExists::Replace && failure.is("to/conflict/file") => return Ok(None),
+            Err(failure) => return Err(failure.into()),
+        };
+        if copied.content_hash != original.content_hash {
+            tracing::debug!(source = source.as_str(), "the source changed while Dropbox copied it");
+        }
+        Self::entry_at(target, &copied).map(Some)
     }
 
     async fn delete_tree(&self, path: &RemotePath) -> Result<bool, Error> {
@@ -372,8 +465,15 @@ impl Backend for Dropbox {
         ))
     }
 
-    async fn checksum(&self, _: &RemotePath) -> Result<Option<Checksum>, Error> {
-        Ok(None)
+    async fn checksum(&self, path: &RemotePath) -> Result<Option<Checksum>, Error> {
+        if path.is_root() {
+            return Err(root_is_a_folder());
+        }
+        let metadata = self.caller.get_metadata(path).await?;
+        if metadata.kind() == Kind::Folder {
+            return Err(Error::new(ErrorKind::Conflict, format!("{path} is a folder, which has no checksum")));
+        }
+        Ok(metadata.content_hash.map(|value| Checksum { algorithm: ChecksumAlgorithm::Dropbox, value }))
     }
 
     /// Dropbox deletes folders with all that is in them, so an empty page comes first. What someone puts into the

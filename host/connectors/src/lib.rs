@@ -20,6 +20,8 @@ pub mod local;
 pub mod ftp;
 pub mod sftp;
 pub mod dropbox;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 
 use std::collections::HashSet;
@@ -84,7 +86,6 @@ impl Default for Common {
 
 /// A connection's own settings, by protocol.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there is one for each connection of a configuration, for a moment")]
 pub enum Config {
     /// A folder of this machine.
     Local(local::Config),

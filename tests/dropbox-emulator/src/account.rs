@@ -6,12 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use crate::routes::sharing::{Link, Temporary};
 use crate::store::Namespace;
 use crate::store::content::Quota;
+use crate::store::jobs::{Job, Remembered};
 use crate::store::sessions::Sessions;
 
 /// The number of the account's root and home namespace.
 pub(crate) const ROOT_NAMESPACE: &str = "1234567890";
+
+/// A member whom an application of a team may act for.
+pub(crate) const MEMBER_ID: &str = "dbmid:AAEmulatedMember";
 
 /// 40 characters, as every account id (users_common.stone, AccountId).
 pub(crate) const ACCOUNT_ID: &str = "dbid:AAH4f99T0taONIb-OurWxbNQ6ywGRopQngc";
@@ -19,6 +24,9 @@ pub(crate) const ACCOUNT_ID: &str = "dbid:AAH4f99T0taONIb-OurWxbNQ6ywGRopQngc";
 pub(crate) struct Account {
     namespace: Mutex<Namespace>,
     sessions: Mutex<Sessions>,
+    jobs: Mutex<Remembered<Job>>,
+    links: Mutex<Remembered<Link>>,
+    temporaries: Mutex<Remembered<Temporary>>,
     quota: Arc<Quota>,
     /// Entries of a page when the request has no limit.
     pub(crate) page_entries: usize,
@@ -29,6 +37,9 @@ impl Account {
         Self {
             namespace: Mutex::new(Namespace::new()),
             sessions: Mutex::default(),
+            jobs: Mutex::default(),
+            links: Mutex::default(),
+            temporaries: Mutex::default(),
             quota: Quota::new(max_bytes),
             page_entries,
         }
@@ -40,6 +51,18 @@ impl Account {
 
     pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
         lock(&self.sessions)
+    }
+
+    pub(crate) fn jobs(&self) -> MutexGuard<'_, Remembered<Job>> {
+        lock(&self.jobs)
+    }
+
+    pub(crate) fn links(&self) -> MutexGuard<'_, Remembered<Link>> {
+        lock(&self.links)
+    }
+
+    pub(crate) fn temporaries(&self) -> MutexGuard<'_, Remembered<Temporary>> {
+        lock(&self.temporaries)
     }
 
     pub(crate) fn quota(&self) -> &Arc<Quota> {

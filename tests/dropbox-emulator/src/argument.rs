@@ -90,6 +90,25 @@ impl Fields {
         }
     }
 
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.fields.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// A list of paths to write to, never an empty one.
+    pub(crate) fn paths(&mut self, name: &str, most: usize) -> Result<Vec<PathArgument>, Failure> {
+        let Some(Value::Array(values)) = self.take(name) else {
+            return Err(self.bad(name, "expected a list of strings"));
+        };
+        if values.is_empty() || values.len() > most {
+            return Err(self.bad(name, &format!("expected a list of 1 to {most} elements")));
+        }
+        let path = |value: Value| {
+            let text = value.as_str().unwrap_or_default();
+            locator(text).ok_or_else(|| self.bad_path(name, text))
+        };
+        values.into_iter().map(path).collect()
+    }
+
     pub(crate) fn timestamp(&mut self, name: &str) -> Result<Option<Timestamp>, Failure> {
         let Some(text) = self.optional_string(name)? else {
             return Ok(None);

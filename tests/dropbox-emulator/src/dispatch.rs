@@ -16,16 +16,18 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::account::{Account, ROOT_NAMESPACE, root_info};
+use crate::account::{Account, MEMBER_ID, ROOT_NAMESPACE, root_info};
 use crate::control;
 use crate::faults::{FaultKind, Faults, Target};
 use crate::form;
 use crate::oauth::Tokens;
 use crate::reply::{Failure, Reply, ResponseBody};
 use crate::request_log::RequestLog;
+use crate::routes::sharing::answer_temporary;
 use crate::routes::{self, Call, Handler, Route};
 use crate::store::WriteError;
 use crate::store::content::{Content, ContentWriter};
+use crate::store::listing::ContinueError;
 
 /// The most content of one request (files.stone, `upload`).
 const MAX_CONTENT_BYTES: u64 = 150 * 1024 * 1024;
@@ -40,17 +42,24 @@ const MAX_EXCESS_BYTES: u64 = 16 * 1024 * 1024;
 /// The longest silence within a body.
 const BODY_SILENCE: Duration = Duration::from_secs(120);
 
+/// How often a long poll looks.
+const POLL_PAUSE: Duration = Duration::from_millis(20);
+
 /// The longest unknown path that is put on record.
 const MAX_RECORDED_PATH_CHARACTERS: usize = 200;
 
 const API_ARGUMENT: HeaderName = HeaderName::from_static("dropbox-api-arg");
 const PATH_ROOT: HeaderName = HeaderName::from_static("dropbox-api-path-root");
+const SELECT_USER: HeaderName = HeaderName::from_static("dropbox-api-select-user");
+const SELECT_ADMIN: HeaderName = HeaderName::from_static("dropbox-api-select-admin");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-dropbox-request-id");
 
 /// Everything a request can touch.
 pub(crate) struct Emulation {
     pub(crate) account: Account,
     pub(crate) turns: Turns,
+    /// After so long a long poll is answered, whatever it asked for.
+    pub(crate) longest_poll: Duration,
     pub(crate) tokens: Tokens,
     pub(crate) faults: Faults,
     pub(crate) log: Arc<RequestLog>,
@@ -106,6 +115,17 @@ impl Emulation {
         if let Some(name) = path.strip_prefix("/emulator/") {
             let form = body.read_argument().await?;
             return Ok(control::answer(self, &parts.method, name, &form).into_response());
+        }
+        if let Some(name) = path.strip_prefix("/temporary/") {
+            let reply = match body.read_content(&self.account).await? {
+                Ok(content) => answer_temporary(&self.account, name, content),
+                Err(_) => Reply::text(StatusCode::PAYLOAD_TOO_LARGE, "Payload Too Large"),
+            };
+            return Ok(with_request_id(reply.into_response()));
+        }
+        if path == "/oauth2/authorize" {
+            let reply = self.tokens.authorize_page(parts.uri.query().unwrap_or_default().as_bytes());
+            return Ok(with_request_id(reply.into_response()));
         }
         let target = match path.strip_prefix("/2/").map(routes::find) {
             Some(Some(route)) => Target::Api(route),
@@ -204,6 +224,13 @@ impl Emulation {
                 }
                 body_argument(argument).and_then(|argument| handler(&call(argument)).map(Reply::json))
             }
+            Handler::Poll(handler) => {
+                let argument = body.read_argument().await?;
+                match body_argument(argument).and_then(|argument| handler(&call(argument))) {
+                    Ok((cursor, seconds)) => self.poll(&cursor, seconds).await,
+                    Err(failure) => Err(failure),
+                }
+            }
             Handler::Download(handler) => {
                 body.discard().await?;
                 header_argument(parts).and_then(|argument| handler(&call(argument)))
@@ -224,6 +251,24 @@ impl Emulation {
         })
     }
 
+    /// Waits until something behind the cursor can be told.
+    async fn poll(&self, cursor: &str, seconds: u64) -> Result<Reply, Failure> {
+        let longest = Duration::from_secs(seconds).min(self.longest_poll);
+        let deadline = tokio::time::Instant::now() + longest;
+        loop {
+            let page = self.account.namespace().continue_listing(cursor);
+            let changes = match page {
+                Ok(page) => !page.entries.is_empty() || page.has_more,
+                Err(ContinueError::Invalid) => return Err(Failure::bad_input("Invalid \"cursor\" parameter")),
+                Err(_) => return Err(Failure::endpoint(&["reset"])),
+            };
+            if changes || tokio::time::Instant::now() >= deadline {
+                return Ok(Reply::json(json!({ "changes": changes })));
+            }
+            tokio::time::sleep(POLL_PAUSE).await;
+        }
+    }
+
     async fn turn_of(&self, route: &Route) -> bool {
         let changes = route.write_failure.is_some() || route.name == routes::FINISH_BATCH_ROUTE;
         !changes || self.turns.take().await
@@ -238,14 +283,29 @@ impl Emulation {
                 parts.method
             )));
         }
+        if let Handler::Poll(_) = route.handler {
+            return match header_text(parts, &AUTHORIZATION) {
+                None => Ok(()),
+                Some(_) => Err(Failure::bad_input("This endpoint does not support the \"Authorization\" header.")),
+            };
+        }
         self.tokens.authorize(header_text(parts, &AUTHORIZATION))?;
+        for name in [SELECT_USER, SELECT_ADMIN] {
+            match header_text(parts, &name) {
+                Some(member) if member != MEMBER_ID => {
+                    let tag = if name == SELECT_USER { "invalid_select_user" } else { "invalid_select_admin" };
+                    return Err(Failure::Unauthorized(tag));
+                }
+                _ => {}
+            }
+        }
         check_path_root(parts)?;
         let accepted: &[&str] = match route.handler {
             Handler::Rpc(_) => {
                 &["application/json", "application/json; charset=utf-8", "text/plain; charset=dropbox-cors-hack"]
             }
             Handler::Upload(_) => &["application/octet-stream", "text/plain; charset=dropbox-cors-hack"],
-            Handler::Download(_) => return Ok(()),
+            Handler::Download(_) | Handler::Poll(_) => return Ok(()),
         };
         match header_text(parts, &CONTENT_TYPE) {
             Some(given) if !accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(given)) => {

@@ -48,6 +48,8 @@ pub struct Options {
     pub change_time: Duration,
     /// Changes that may wait for the lock; further ones are refused with `too_many_write_operations`.
     pub changes_waiting_max: usize,
+    /// After so long a long poll is answered, whatever it asked for: its shortest wait is half a minute.
+    pub longest_poll: Duration,
     /// Entries per page of a listing whose request has no limit. Small values make clients page.
     pub page_entries: usize,
 }
@@ -66,6 +68,7 @@ impl Default for Options {
             access_token_lifetime: Duration::from_secs(4 * 60 * 60),
             change_time: Duration::ZERO,
             changes_waiting_max: 2,
+            longest_poll: Duration::from_secs(480),
             page_entries: 500,
         }
     }
@@ -137,6 +140,7 @@ impl Emulator {
         };
         let emulation = Arc::new(Emulation {
             account: Account::new(options.max_bytes, options.page_entries.max(1)),
+            longest_poll: options.longest_poll,
             turns: Turns::new(options.change_time, options.changes_waiting_max),
             tokens: Tokens::new(application, options.access_token),
             faults: Faults::default(),

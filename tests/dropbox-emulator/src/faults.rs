@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::account::lock;
+use crate::account::{lock, root_info};
 use crate::oauth;
 use crate::reply::{Body, Failure, Reply, error_reply, tagged};
 use crate::routes::{self, Handler, Route};
@@ -79,6 +79,13 @@ pub enum FaultKind {
     ExpiredAccessToken,
     /// 401 `invalid_access_token`. API routes only.
     InvalidAccessToken,
+    /// 401 `missing_scope`. API routes only.
+    MissingScope {
+        /// The permission that is asked for.
+        scope: String,
+    },
+    /// 422 `invalid_root`, as after a change of the account's team. API routes only.
+    ChangedRoot,
     /// 400 `invalid_grant`. Token route only.
     InvalidGrant,
     /// 409 `reset`. Only `files/list_folder/continue`.
@@ -205,6 +212,8 @@ impl FaultKind {
             Self::ServiceUnavailable => "service_unavailable",
             Self::ExpiredAccessToken => "expired_access_token",
             Self::InvalidAccessToken => "invalid_access_token",
+            Self::MissingScope { .. } => "missing_scope",
+            Self::ChangedRoot => "changed_root",
             Self::InvalidGrant => "invalid_grant",
             Self::ResetCursor => "reset_cursor",
             Self::DropBeforeEffect => "drop_before_effect",
@@ -228,7 +237,14 @@ impl FaultKind {
                 matches!(route.handler, Handler::Download(_))
             }
             (Self::ResetCursor, Target::Api(route)) => route.name == routes::CONTINUE_ROUTE,
-            (Self::ExpiredAccessToken | Self::InvalidAccessToken | Self::WrongContentHash, Target::Api(_)) => true,
+            (
+                Self::ExpiredAccessToken
+                | Self::InvalidAccessToken
+                | Self::MissingScope { .. }
+                | Self::ChangedRoot
+                | Self::WrongContentHash,
+                Target::Api(_),
+            ) => true,
             (Self::InvalidGrant, Target::Token) => true,
             (
                 Self::RateLimitJson { .. }
@@ -268,6 +284,14 @@ impl FaultKind {
             Self::ServiceUnavailable => Some(Reply::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")),
             Self::ExpiredAccessToken => Some(Failure::Unauthorized("expired_access_token").into_reply(target.name())),
             Self::InvalidAccessToken => Some(Failure::Unauthorized("invalid_access_token").into_reply(target.name())),
+            Self::MissingScope { scope } => {
+                let error = json!({ ".tag": "missing_scope", "required_scope": scope });
+                Some(error_reply(StatusCode::UNAUTHORIZED, &["missing_scope"], &error))
+            }
+            Self::ChangedRoot => {
+                let error = json!({ ".tag": "invalid_root", "invalid_root": root_info() });
+                Some(Failure::PathRoot(error).into_reply(target.name()))
+            }
             Self::InvalidGrant => Some(oauth::refuse("invalid_grant", "refresh token is invalid or revoked")),
             Self::ResetCursor => Some(Failure::endpoint(&["reset"]).into_reply(target.name())),
             Self::DropBeforeEffect

@@ -1,14 +1,16 @@
 //! `POST /oauth2/token` and the access tokens it hands out.
 //!
 //! Knows the two grants a server-side client uses: `authorization_code` (with the app secret, or PKCE without) and
-//! `refresh_token`, whose token is not rotated. Knows nothing of files. No consent page: the code is configured.
+//! `refresh_token`, whose token is not rotated; and the page that gives away codes, where everyone consents. One code
+//! is configured, for clients that skip the page. Knows nothing of files.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::account::{ACCOUNT_ID, lock};
 use crate::form;
@@ -27,9 +29,17 @@ pub(crate) struct Application {
     pub(crate) access_token_lifetime: Duration,
 }
 
-/// The access tokens handed out so far.
+/// A code that the consent page gave away.
+struct Code {
+    text: String,
+    challenge: Option<String>,
+    redirect: Option<String>,
+}
+
+/// The access tokens and codes handed out so far.
 pub(crate) struct Tokens {
     application: Application,
+    codes: Mutex<VecDeque<Code>>,
     issued: Mutex<VecDeque<AccessToken>>,
 }
 
@@ -48,7 +58,7 @@ impl Tokens {
     /// `standing` is an access token that is valid from the start and does not expire by itself.
     pub(crate) fn new(application: Application, standing: String) -> Self {
         let standing = AccessToken { text: standing, expires: Expiry::Never };
-        Self { application, issued: Mutex::new(VecDeque::from([standing])) }
+        Self { application, codes: Mutex::default(), issued: Mutex::new(VecDeque::from([standing])) }
     }
 
     /// Makes every access token handed out so far an expired one.
@@ -106,8 +116,19 @@ impl Tokens {
                 if secret.is_none() && field("code_verifier").is_none() {
                     return refuse("invalid_client", "A client_secret or a code_verifier is required");
                 }
-                if field("code").as_deref() != Some(application.authorization_code.as_str()) {
-                    return refuse("invalid_grant", "code doesn't exist or has expired");
+                let code = field("code").unwrap_or_default();
+                if code != application.authorization_code {
+                    // A code is good once, whatever comes of it.
+                    let Some(known) = self.take_code(&code) else {
+                        return refuse("invalid_grant", "code doesn't exist or has expired");
+                    };
+                    if known.redirect != field("redirect_uri") {
+                        return refuse("invalid_grant", "redirect_uri mismatch");
+                    }
+                    let proof = field("code_verifier").map(|verifier| base64url(&Sha256::digest(verifier.as_bytes())));
+                    if known.challenge.is_some() && known.challenge != proof {
+                        return refuse("invalid_grant", "invalid code verifier");
+                    }
                 }
                 Reply::json(json!({
                     "access_token": self.issue(),
@@ -123,6 +144,47 @@ impl Tokens {
         }
     }
 
+    /// `GET /oauth2/authorize`: everyone consents. With `redirect_uri` the code goes there, without it is shown.
+    pub(crate) fn authorize_page(&self, query: &[u8]) -> Reply {
+        let fields = form::pairs(query);
+        let field = |name: &str| form::value(&fields, name);
+        let refuse = |what: &str| Reply::text(StatusCode::BAD_REQUEST, format!("{what}\n"));
+        if field("client_id").as_deref() != Some(self.application.key.as_str()) {
+            return refuse("Invalid client_id");
+        }
+        if field("response_type").as_deref() != Some("code") {
+            return refuse("Invalid response_type");
+        }
+        if field("code_challenge").is_some() && field("code_challenge_method").as_deref() != Some("S256") {
+            return refuse("The emulator takes the code_challenge_method S256 only");
+        }
+        let text = lower_hex(&rand::random::<[u8; 16]>());
+        let redirect = field("redirect_uri");
+        let code = Code { text: text.clone(), challenge: field("code_challenge"), redirect: redirect.clone() };
+        {
+            let mut codes = lock(&self.codes);
+            if codes.len() == MAX_TOKENS {
+                codes.pop_front();
+            }
+            codes.push_back(code);
+        }
+        let Some(redirect) = redirect else { return Reply::text(StatusCode::OK, text) };
+        let state = field("state").unwrap_or_default();
+        let state = percent_encoding::utf8_percent_encode(&state, percent_encoding::NON_ALPHANUMERIC);
+        let mut reply = Reply::text(StatusCode::FOUND, "");
+        match HeaderValue::try_from(format!("{redirect}?code={text}&state={state}")) {
+            Ok(location) => reply.headers.push((http::header::LOCATION, location)),
+            Err(_) => return refuse("Invalid redirect_uri"),
+        }
+        reply
+    }
+
+    fn take_code(&self, text: &str) -> Option<Code> {
+        let mut codes = lock(&self.codes);
+        let at = codes.iter().position(|code| code.text == text)?;
+        codes.remove(at)
+    }
+
     fn issue(&self) -> String {
         let text = format!("sl.{}", lower_hex(&rand::random::<[u8; 24]>()));
         let expires = Expiry::At(Instant::now() + self.application.access_token_lifetime);
@@ -133,6 +195,16 @@ impl Tokens {
         issued.push_back(AccessToken { text: text.clone(), expires });
         text
     }
+}
+
+/// Base64 with the alphabet for URLs, without padding (RFC 4648, section 5).
+fn base64url(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let digits = bytes.chunks(3).flat_map(|group| {
+        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        (0..=group.len()).map(move |digit| char::from(ALPHABET[(bits >> (18 - 6 * digit) & 63) as usize]))
+    });
+    digits.collect()
 }
 
 /// An OAuth error (RFC 6749, section 5.2).

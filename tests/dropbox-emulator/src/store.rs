@@ -4,10 +4,12 @@
 //! or tokens. Deleted entries stay as tombstones so that cursors can report them; `listing` reads the journal.
 
 pub(crate) mod content;
+pub(crate) mod jobs;
 pub(crate) mod listing;
 pub(crate) mod metadata;
 pub(crate) mod path;
 pub(crate) mod sessions;
+pub(crate) mod zip;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -28,6 +30,12 @@ const MAX_TOMBSTONES: usize = 100_000;
 /// The most entries one move or copy may involve (files.stone, RelocationError.too_many_files).
 const MAX_RELOCATED_ENTRIES: usize = 10_000;
 
+/// Earlier revisions of one file that are kept.
+const MAX_REVISIONS: usize = 20;
+
+/// Larger files keep no earlier revisions: those do not count against the quota.
+const MAX_REVISION_BYTES: u64 = 64 * 1024;
+
 /// Names tried when `autorename` looks for a free one.
 const MAX_RENAME_ATTEMPTS: u32 = 1000;
 
@@ -40,7 +48,7 @@ pub(crate) enum Locator {
         id: String,
         below: String,
     },
-    /// `rev:…`: a file by its current revision; older revisions are not kept.
+    /// `rev:…`: one revision of a file.
     Revision(String),
     /// A namespace this account does not have.
     UnknownNamespace,
@@ -150,6 +158,8 @@ pub(crate) struct Namespace {
     tombstones: usize,
     ids: HashMap<String, Key>,
     revisions: HashMap<String, Key>,
+    /// Revisions of what is or was at a key, oldest first, the current one among them.
+    history: HashMap<Key, Vec<FileState>>,
     /// Tells cursors of this emulator run from those of another.
     instance: u64,
 }
@@ -164,6 +174,7 @@ impl Namespace {
             tombstones: 0,
             ids: HashMap::new(),
             revisions: HashMap::new(),
+            history: HashMap::new(),
             instance: rand::random(),
         }
     }
@@ -182,10 +193,42 @@ impl Namespace {
 
     /// The file a request names.
     pub(crate) fn find_file(&self, locator: &Locator) -> Result<(Metadata, FileState), LookupError> {
+        if let Locator::Revision(rev) = locator
+            && !self.revisions.contains_key(rev)
+        {
+            let earlier = |(key, revisions): (&Key, &Vec<FileState>)| {
+                let file = revisions.iter().find(|file| file.rev == *rev)?.clone();
+                let entry = metadata_of(self.nodes.get(key)?).entry().clone();
+                Some((Metadata::File { entry, file: file.clone() }, file))
+            };
+            return self.history.iter().find_map(earlier).ok_or(LookupError::NotFound);
+        }
         match self.find(locator)? {
             Metadata::File { entry, file } => Ok((Metadata::File { entry, file: file.clone() }, file)),
             _ => Err(LookupError::NotFile),
         }
+    }
+
+    /// The revisions of the file that is or was at a path, newest first, and whether it is deleted.
+    pub(crate) fn revisions(&self, locator: &Locator) -> Result<(Vec<Metadata>, bool), LookupError> {
+        let key = self.locate(locator)?;
+        let node = self.nodes.get(&key).ok_or(LookupError::NotFound)?;
+        let entry = metadata_of(node).entry().clone();
+        let current = match &node.state {
+            State::File(file) => Some(file.clone()),
+            State::Folder { .. } => return Err(LookupError::NotFile),
+            State::Deleted => None,
+        };
+        let mut files = self.history.get(&key).cloned().unwrap_or_default();
+        files.retain(|file| current.as_ref().is_none_or(|current| current.rev != file.rev));
+        files.extend(current);
+        let revisions = files.into_iter().rev().map(|file| Metadata::File { entry: entry.clone(), file }).collect();
+        Ok((revisions, node.is_deleted()))
+    }
+
+    /// Everything that is or was there, in path order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Metadata> {
+        self.nodes.values().map(metadata_of)
     }
 
     /// Every file, in path order.
@@ -422,6 +465,13 @@ impl Namespace {
             State::File(file) => {
                 self.ids.insert(file.id.clone(), key.clone());
                 self.revisions.insert(file.rev.clone(), key.clone());
+                if file.content.size() <= MAX_REVISION_BYTES {
+                    let revisions = self.history.entry(key.clone()).or_default();
+                    if revisions.len() == MAX_REVISIONS {
+                        revisions.remove(0);
+                    }
+                    revisions.push(FileState { content: file.content.beside_the_quota(), ..file.clone() });
+                }
             }
             State::Folder { id } => {
                 self.ids.insert(id.clone(), key.clone());

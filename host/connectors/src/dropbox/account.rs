@@ -3,6 +3,11 @@
 //! They take their place among the connection's operations like those of [`Remote`]. Entries outside of the root are
 //! left out of every answer. Knows no call's details.
 
+mod anything;
+mod changes;
+mod organise;
+mod sharing;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -16,6 +21,12 @@ use crate::content::Content;
 use crate::error::{Error, ErrorKind};
 use crate::operation::{Effect, Operation};
 use crate::path::RemotePath;
+
+pub use anything::{CallStyle, CurrentAccount, SpaceUsage};
+pub(super) use anything::{WireAccount, WireSpace};
+pub use changes::{Changes, ListOptions, Matches, Poll, SearchOptions};
+pub use organise::{BATCH_ENTRIES_MAX, Batch, Job, Revisions};
+pub use sharing::{Audience, Export, LinkSettings, SharedLink};
 
 /// Longest cursor and revision taken from a caller: many times what Dropbox makes, and still a small request.
 const CURSOR_BYTES_MAX: usize = 16 * 1024;
@@ -108,11 +119,10 @@ impl Account {
         Self { root: folder.below(&self.root), ..self.clone() }
     }
 
-    /// Uploads up to 150 MiB in one request, streamed, and verifies the content hash: the file appears whole or not
-    /// at all.
+    /// Uploads a file of any size, and verifies its content hash: it appears whole or not at all.
     ///
     /// # Errors
-    /// `TooLarge` beyond that; `AlreadyExists` with [`WriteMode::Add`], `Conflict` with [`WriteMode::Update`] for
+    /// `TooLarge` beyond 2 TiB; `AlreadyExists` with [`WriteMode::Add`], `Conflict` with [`WriteMode::Update`] for
     /// another revision; `Conflict` when a folder of the path is a file; and what `content` reports.
     pub async fn upload(&self, path: &RemotePath, content: Content, options: UploadOptions) -> Result<Metadata, Error> {
         self.not_the_root("upload to", path)?;
@@ -251,14 +261,14 @@ impl Account {
 
     fn page(&self, listing: Listing) -> Page {
         let Listing { entries, cursor, has_more } = listing;
-        let entries = entries
-            .into_iter()
-            .filter_map(|metadata| {
-                let path = self.inside(&metadata)?;
-                (!path.is_root()).then(|| told(path, metadata))
-            })
-            .collect();
+        let entries = entries.into_iter().filter_map(|metadata| self.told_within(metadata)).collect();
         Page { entries, cursor, has_more }
+    }
+
+    /// What an answer says of an entry; `None` when that is the root or lies outside of it.
+    fn told_within(&self, metadata: wire::Metadata) -> Option<Metadata> {
+        let path = self.inside(&metadata)?;
+        (!path.is_root()).then(|| told(path, metadata))
     }
 
     /// What an answer says of the entry that was asked about.
@@ -273,7 +283,10 @@ impl Account {
     /// The path of an entry within the root; `None` when it lies outside, or no path may be like that. Dropbox tells
     /// the folders of a path in any case, so the root is matched whatever its case.
     fn inside(&self, metadata: &wire::Metadata) -> Option<RemotePath> {
-        let text = metadata.path_display.as_deref().or(metadata.path_lower.as_deref())?;
+        self.inside_text(metadata.path_display.as_deref().or(metadata.path_lower.as_deref())?)
+    }
+
+    fn inside_text(&self, text: &str) -> Option<RemotePath> {
         let path = RemotePath::parse(text)
             .inspect_err(|error| tracing::warn!(%error, "an entry of Dropbox is left out"))
             .ok()?;

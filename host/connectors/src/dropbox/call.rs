@@ -15,13 +15,18 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::commit::Commits;
+use super::download::verified;
 use super::failure::{Call, Failure, Problem, Refused, classify, presentable_id};
+use super::longpoll::Polls;
 use super::pace::{OutOfPatience, Pace};
 use super::parts::Memory;
+use super::root::Standing;
 use super::token::Tokens;
 use super::wire::header_json;
-use crate::error::{Error, ErrorKind};
-use crate::http::client::{Client, failed};
+use crate::content::Content;
+use crate::error::{Error, ErrorKind, Step};
+use crate::http::client::{Client, failed, streamed};
+use crate::path::RemotePath;
 
 /// Longest JSON answer: a page of [`super::PAGE_ENTRIES`] entries with paths of the longest kind, and some.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -40,6 +45,8 @@ pub(super) struct Caller {
     pub(super) window_bytes: u64,
     pub(super) api_url: Url,
     pub(super) content_url: Url,
+    pub(super) standing: Standing,
+    pub(super) polls: Polls,
 }
 
 impl Caller {
@@ -78,6 +85,40 @@ impl Caller {
         Ok(request)
     }
 
+    /// A call whose answer has its result in a header and content in its body.
+    pub(super) async fn open_content<T: DeserializeOwned>(
+        &self,
+        call: &Call<'_>,
+        argument: &(impl Serialize + Sync),
+    ) -> Result<(T, Answer), Failure> {
+        // The head is made again for each try, but cannot fail differently.
+        self.content_request(call, argument)?;
+        let answer = self.send(call, || self.content_request(call, argument).ok()).await?;
+        Ok((answer.result(call)?, answer))
+    }
+
+    /// A call that carries content, which is sent once.
+    pub(super) async fn upload_call(
+        &self,
+        call: &Call<'_>,
+        argument: &(impl Serialize + Sync),
+        content: Content,
+    ) -> Result<serde_json::Value, Failure> {
+        self.content_request(call, argument)?;
+        let size = content.size();
+        let mut content = Some(content);
+        let answer = self
+            .send(call, || {
+                let mut request = self.content_request(call, argument).ok()?;
+                let octets = HeaderValue::from_static("application/octet-stream");
+                request.headers_mut().insert(header::CONTENT_TYPE, octets);
+                *request.body_mut() = Some(streamed(size, content.take()?.into_stream()));
+                Some(request)
+            })
+            .await?;
+        answer.json(call).await
+    }
+
     /// Sends what `request` makes, once for each try; `None` from it means that there can be no further try. The
     /// answer is a success, or says that a range is not there.
     pub(super) async fn send(
@@ -85,17 +126,19 @@ impl Caller {
         call: &Call<'_>,
         mut request: impl FnMut() -> Option<reqwest::Request> + Send,
     ) -> Result<Answer, Failure> {
+        let standing = self.standing_headers(call).await?;
         let mut patience = self.pace.patience();
         let mut token_renewed = false;
         let mut last: Option<Error> = None;
         loop {
-            let Some(request) = request() else {
+            let Some(mut request) = request() else {
                 let nothing = || Error::new(ErrorKind::Internal, format!("{} has nothing to send", call.route));
                 return Err(last.unwrap_or_else(nothing).into());
             };
             if let Err(OutOfPatience(wait)) = patience.turn().await {
                 return Err(rate_limited(call, wait).into());
             }
+            request.headers_mut().extend(standing.clone());
             let mut used = None;
             let problem = match self.attempt(call, request, &mut used).await {
                 Ok(answer) => return Ok(answer),
@@ -137,7 +180,7 @@ impl Caller {
         mut request: reqwest::Request,
         used: &mut Option<SecretString>,
     ) -> Result<Answer, Problem> {
-        let token = used.insert(self.tokens.get(&self.client).await?);
+        let token = used.insert(self.tokens.get(&self.client).await.map_err(|problem| problem.at(Step::Login))?);
         let bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()));
         // The cause would print what it was made from.
         let mut bearer = bearer
@@ -148,7 +191,12 @@ impl Caller {
         if answer.status().is_success() || answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             return Ok(answer);
         }
-        Err(answer.into_problem(call, |_| None).await)
+        if answer.status() == StatusCode::UNPROCESSABLE_ENTITY {
+            self.forget_root().await;
+        }
+        let refused = answer.status() == StatusCode::UNAUTHORIZED;
+        let problem = answer.into_problem(call, |_| None).await;
+        Err(if refused { problem.at(Step::Login) } else { problem })
     }
 }
 
@@ -206,6 +254,28 @@ impl Answer {
             .with_source(error)
             .into()
         })
+    }
+
+    /// The result in the head of an answer with content. Its bytes are UTF-8, whether or not they are escaped.
+    pub(super) fn result<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, Error> {
+        let unusable = |what: &str| {
+            let message = format!("the answer to {} of {} {what}; try again", call.route, call.subject);
+            Error::new(ErrorKind::Interrupted, message)
+        };
+        let result = self.headers().get("dropbox-api-result").ok_or_else(|| unusable("has no result"))?;
+        serde_json::from_slice(result.as_bytes())
+            .map_err(|error| unusable("has a result that cannot be read").with_source(error))
+    }
+
+    /// The body as content of a size that is told or announced, verified by a content hash where there is one.
+    pub(super) fn into_content(self, path: &RemotePath, size: Option<u64>, hash: Option<String>) -> Content {
+        let announced =
+            self.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let size = size.or(announced);
+        match hash {
+            Some(hash) => Content::from_stream(size, verified(path.clone(), self.into_stream(), hash)),
+            None => Content::from_stream(size, self.into_stream()),
+        }
     }
 
     /// The body as a stream.

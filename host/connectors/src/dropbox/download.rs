@@ -29,6 +29,19 @@ impl Caller {
         Ok((metadata, content))
     }
 
+    /// Some revision of some file: whose, its metadata tells.
+    pub(super) async fn download_revision(
+        &self,
+        path: &RemotePath,
+        revision: &str,
+    ) -> Result<(Metadata, Content), Failure> {
+        let call = Call { route: "files/download", subject: path.as_str(), repeatable: true };
+        let argument = json!({ "path": format!("rev:{revision}") });
+        let (metadata, answer) = self.open_content::<Metadata>(&call, &argument).await?;
+        let content = answer.into_content(path, metadata.size, metadata.content_hash.clone());
+        Ok((metadata, content))
+    }
+
     /// A part of a file.
     pub(super) async fn download_range(&self, path: &RemotePath, range: ByteRange) -> Result<Content, Failure> {
         let ByteRange { offset, length } = range;
@@ -90,7 +103,7 @@ fn unusable(path: &RemotePath, what: &str) -> Error {
     Error::new(ErrorKind::Interrupted, format!("the answer to the download of {path} {what}; try again"))
 }
 
-fn verified(
+pub(super) fn verified(
     path: RemotePath,
     chunks: BoxStream<'static, Result<Bytes, Error>>,
     hash: String,

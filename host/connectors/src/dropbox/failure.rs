@@ -10,7 +10,7 @@ use ::http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Step};
 
 /// Tags within tags: Dropbox uses four at most.
 const TAG_DEPTH_MAX: usize = 8;
@@ -29,7 +29,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call<'a> {
     /// Such as `files/upload`.
-    pub(super) route: &'static str,
+    pub(super) route: &'a str,
     /// What it is about, for people: a path mostly.
     pub(super) subject: &'a str,
     /// Whether doing it twice is the same as doing it once.
@@ -123,6 +123,27 @@ pub(super) enum Problem {
     Final(Failure),
 }
 
+impl Problem {
+    /// The same, which happened at this step.
+    pub(super) fn at(self, step: Step) -> Self {
+        match self {
+            Self::Busy { asked, error } => Self::Busy { asked, error: error.at(step) },
+            Self::Expired(error) => Self::Expired(error.at(step)),
+            Self::Final(Failure::Other(error)) => Self::Final(Failure::Other(error.at(step))),
+            refused => refused,
+        }
+    }
+
+    /// The error, when nothing more is tried.
+    pub(super) fn given_up(self) -> Error {
+        match self {
+            Self::Final(failure) => failure.into(),
+            Self::Expired(error) => error,
+            Self::Busy { asked, error } => error.with_retry_after(asked.unwrap_or_default()),
+        }
+    }
+}
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         Self::Final(Failure::Other(error))
@@ -196,7 +217,14 @@ pub(super) fn classify(call: &Call<'_>, refused: &Refused<'_>) -> Problem {
             let correct_offset = correct_offset(&json.error);
             Problem::Final(Failure::Refused(Refusal { tags, message, correct_offset }))
         }
-        422 => error(ErrorKind::Invalid, "Dropbox does not accept the path root of the account").into(),
+        422 if tags.starts_with("invalid_root") => {
+            let new = json.error.pointer("/invalid_root/root_namespace_id").and_then(Value::as_str);
+            let new = new.map(|id| format!(": it is {} now", presentable(id))).unwrap_or_default();
+            error(ErrorKind::Invalid, &format!("the path root is not that of the account{new}; see path-root")).into()
+        }
+        422 => {
+            error(ErrorKind::Denied, &format!("the account may not use this path root ({tags}); see path-root")).into()
+        }
         429 => busy(ErrorKind::RateLimited, "too many calls to this account; try again later"),
         503 => busy(ErrorKind::Unavailable, "Dropbox is overloaded; try again later"),
         status @ 500.. if repeatable => {
@@ -283,6 +311,20 @@ fn judge(tags: &str) -> (ErrorKind, &'static str) {
                 (ErrorKind::Denied, "the account may not write here; ask the owner of the folder")
             }
             "team_folder" => (ErrorKind::Denied, "team folders cannot be changed like this"),
+            "shared_link_already_exists" => (ErrorKind::AlreadyExists, "there is a link to it already"),
+            "shared_link_not_found" | "shared_link_malformed" => (ErrorKind::NotFound, "there is no such link"),
+            "shared_link_access_denied" => (ErrorKind::Denied, "the link cannot be used without its password"),
+            "shared_link_is_directory" => (ErrorKind::Conflict, "the link leads to a folder"),
+            "email_not_verified" => (ErrorKind::Denied, "the account's address is not verified yet"),
+            "settings_error" => (ErrorKind::Denied, "the account may not have such settings"),
+            "invalid_revision" => (ErrorKind::NotFound, "the file has no such revision"),
+            "invalid_async_job_id" => (ErrorKind::NotFound, "there is no such job, or no longer"),
+            "invalid_url" => (ErrorKind::Invalid, "it is not a URL that Dropbox fetches"),
+            "download_failed" => (ErrorKind::Unavailable, "Dropbox could not fetch it; look whether others can"),
+            "invalid_argument" => (ErrorKind::Invalid, "Dropbox does not take such an argument"),
+            "non_exportable" | "invalid_export_format" => {
+                (ErrorKind::Unsupported, "it cannot be exported in this form; see whether it can be downloaded")
+            }
             "insufficient_space" | "insufficient_quota" => {
                 (ErrorKind::Unavailable, "the account is full; delete something or get more space")
             }

@@ -13,10 +13,6 @@ use tokio::time::Instant;
 /// so that it learns why.
 pub(super) const WAIT_BUDGET: Duration = Duration::from_secs(20);
 
-/// Tries of one operation, the first included, unless it is configured: with the waits below, about as many as fit
-/// into the budget.
-pub(super) const TRIES_MAX: u32 = 5;
-
 /// The backoff is doubled no more often than this: half a minute is longer than any lock is held.
 const DOUBLINGS_MAX: u32 = 6;
 
@@ -112,6 +108,9 @@ fn backoff(doublings: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Tries of one operation, the first included.
+    const TRIES_MAX: u32 = 5;
 
     #[tokio::test(start_paused = true)]
     async fn when_one_operation_is_told_to_wait_the_others_wait_too() {

@@ -16,6 +16,7 @@ use super::Credentials;
 use super::call::Answer;
 use super::failure::{Call, Problem, presentable};
 use super::wire::Granted;
+use crate::backend::Facts;
 use crate::error::{Error, ErrorKind};
 use crate::http::client::Client;
 
@@ -44,6 +45,7 @@ struct Current {
     token: SecretString,
     renew: Instant,
     end: Instant,
+    scope: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +85,19 @@ impl Tokens {
             }
         }
         Ok(still_good.token.clone())
+    }
+
+    /// What is known of the token in use.
+    pub(super) async fn facts(&self) -> Facts {
+        if matches!(self.credentials, Credentials::AccessToken(_)) {
+            return vec![("token", "an access token, which ends by itself four hours after it was issued".to_owned())];
+        }
+        let current = self.current.lock().await;
+        let Some(current) = current.as_ref() else { return Vec::new() };
+        let left = current.end.saturating_duration_since(Instant::now());
+        let mut facts = vec![("token-expires-in", format!("{} s, then it is renewed", left.as_secs()))];
+        facts.extend(current.scope.as_ref().map(|scope| ("scopes", presentable(scope))));
+        facts
     }
 
     /// Forgets a token that Dropbox no longer takes, unless it was replaced already. Whether another can be had.
@@ -126,6 +141,7 @@ impl Tokens {
             token: granted.access_token.into(),
             renew: asked + life.saturating_sub(AHEAD.min(life / 2)),
             end: asked + life,
+            scope: granted.scope,
         })
     }
 }

@@ -77,11 +77,13 @@ pub(super) struct Granted {
     pub(super) access_token: String,
     /// Seconds. Dropbox says 14400.
     pub(super) expires_in: Option<u64>,
+    /// What the token allows, where Dropbox says: names with spaces between them.
+    pub(super) scope: Option<String>,
 }
 
 /// A time in whole seconds, `2015-05-12T15:50:38Z`. What cannot be read as a time is none: one odd entry must not
 /// make a listing unreadable.
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
+pub(super) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     Ok(text.and_then(|text| text.parse::<jiff::Timestamp>().ok()).map(SystemTime::from))
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends, and tells why")]
 
+mod account;
 mod calls;
 mod emulated;
 mod listings;

@@ -27,6 +27,9 @@ pub(super) fn download(call: &Call<'_>) -> Result<Reply, Failure> {
     fields.finish()?;
     let path = path.map_err(|error| path_failure(LookupError::from(error)))?;
     let (metadata, file) = call.account.namespace().find_file(&path).map_err(path_failure)?;
+    if super::files_more::is_exported(&metadata) {
+        return Err(Failure::endpoint(&["unsupported_file"]));
+    }
     if rev.is_some_and(|rev| rev != file.rev) {
         return Err(path_failure(LookupError::NotFound));
     }

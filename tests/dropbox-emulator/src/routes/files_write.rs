@@ -82,7 +82,7 @@ pub(super) fn delete(call: &Call<'_>) -> Result<Value, Failure> {
     Ok(json!({ "metadata": deleted.to_tagged_json() }))
 }
 
-fn delete_failure(error: DeleteError) -> Failure {
+pub(super) fn delete_failure(error: DeleteError) -> Failure {
     match error {
         DeleteError::Lookup(error) => Failure::endpoint(&["path_lookup", error.tag()]),
         DeleteError::Write(error) => delete_write_failure(error),
@@ -118,7 +118,7 @@ fn relocation(call: &Call<'_>, kind: Relocation) -> Result<Value, Failure> {
     Ok(json!({ "metadata": moved.to_tagged_json() }))
 }
 
-fn relocation_failure(error: RelocationError) -> Failure {
+pub(super) fn relocation_failure(error: RelocationError) -> Failure {
     match error {
         RelocationError::FromLookup(error) => Failure::endpoint(&["from_lookup", error.tag()]),
         RelocationError::To(error) => relocation_write_failure(error),

@@ -45,6 +45,15 @@ pub(super) fn list_folder_continue(call: &Call<'_>) -> Result<Value, Failure> {
     Ok(page_json(&page))
 }
 
+/// A cursor to wait for, and for how many seconds.
+pub(super) fn longpoll(call: &Call<'_>) -> Result<(String, u64), Failure> {
+    let mut fields = call.fields()?;
+    let cursor = fields.string("cursor")?;
+    let seconds = fields.integer("timeout", 30, 480)?.unwrap_or(30);
+    fields.finish()?;
+    Ok((cursor, seconds))
+}
+
 fn list_argument(call: &Call<'_>) -> Result<(Locator, Scope), Failure> {
     let mut fields = call.fields()?;
     fields.ignore(&WITHOUT_EFFECT);

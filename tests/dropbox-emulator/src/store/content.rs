@@ -162,6 +162,17 @@ impl Content {
         })
     }
 
+    /// The same content, which the quota no longer counts.
+    pub(crate) fn beside_the_quota(&self) -> Arc<Self> {
+        Arc::new(Self {
+            blocks: self.blocks.clone(),
+            size: self.size,
+            digests: self.digests.clone(),
+            hash: self.hash.clone(),
+            reservations: Vec::new(),
+        })
+    }
+
     pub(crate) fn size(&self) -> u64 {
         self.size
     }

@@ -38,6 +38,12 @@ pub(crate) struct FileState {
 }
 
 impl Metadata {
+    pub(crate) fn entry(&self) -> &Entry {
+        match self {
+            Self::File { entry, .. } | Self::Folder { entry, .. } | Self::Deleted { entry } => entry,
+        }
+    }
+
     /// As a member of the `Metadata` union, with `.tag`.
     pub(crate) fn to_tagged_json(&self) -> Value {
         let tag = match self {

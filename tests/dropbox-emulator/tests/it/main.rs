@@ -5,8 +5,10 @@
 mod client;
 mod faults;
 mod files;
+mod javascript_sdk;
 mod listings;
 mod program;
 mod python_sdk;
+mod rclone;
 mod requests;
 mod tokens;

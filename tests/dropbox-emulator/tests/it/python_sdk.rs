@@ -8,17 +8,17 @@ use tokio::process::Command;
 
 use crate::client::start_with;
 
-/// The interpreter that `make setup` provides with the SDK.
-fn python() -> PathBuf {
+/// The folder into which `make setup` brings what the tests need.
+pub(crate) fn cache() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set"));
     let cache =
         || std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home().join(".cache"), PathBuf::from).join("wharf");
-    std::env::var_os("WHARF_CACHE").map_or_else(cache, PathBuf::from).join("python/bin/python")
+    std::env::var_os("WHARF_CACHE").map_or_else(cache, PathBuf::from)
 }
 
 #[tokio::test]
 async fn the_official_python_sdk_works_against_the_emulator() {
-    let python = python();
+    let python = cache().join("python/bin/python");
     assert!(python.exists(), "{} is missing: run `make setup`", python.display());
     let emulator = start_with(Options { page_entries: 3, ..Options::default() }).await;
     // The SDK retries by itself; each of these costs it one attempt, or one refresh of its token.
