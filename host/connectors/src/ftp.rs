@@ -8,10 +8,15 @@
 //! its text.
 
 mod dialer;
+mod download;
+mod encoding;
+mod hashes;
+mod list;
 mod listing;
 mod pool;
 mod reply;
 mod secure;
+mod server;
 mod session;
 mod upload;
 
@@ -21,43 +26,34 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt};
+use futures::stream;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::io::AsyncReadExt;
 
 use crate::Common;
 use crate::backend::{Backend, ByteRange, Checksum, Entry, EntryKind, Facts, IfExists, Pages, ResumeKey, WriteOptions};
-use crate::content::{CHUNK_BYTES, Content};
+use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
 use crate::temporary;
 use crate::tls;
 use dialer::{Dialer, Secure};
+use download::Download;
+use list::Listing;
 use listing::Line;
 use pool::Pool;
 use reply::Reply;
-use session::{Lines, Open, Session, Transfer};
-use upload::Upload;
+use session::{Open, Session};
+use upload::{Source, Upload};
+
+pub use encoding::{Encoding, NoEncoding};
+pub use server::{RawReply, Server};
 
 /// Where FTP servers listen (RFC 959, section 5.2).
 pub const PORT: u16 = 21;
 
 /// Where FTP servers listen that begin with TLS (IANA, `ftps`).
 pub const PORT_IMPLICIT: u16 = 990;
-
-/// Entries of one page of a listing.
-const PAGE_ENTRIES: usize = 256;
-
-/// Lines of one listing, those that are left out included: far more than a folder that anybody works with, and an end
-/// for a server that has none.
-const LISTING_LINES_MAX: usize = 1_000_000;
-
-/// Entries left out of one listing that are told one by one in the log; beyond that only their number is.
-const LEFT_OUT_TOLD_MAX: usize = 5;
-
-/// The free part of a read buffer below which a new one is taken: a smaller rest would make for tiny reads.
-const READ_BYTES_MIN: usize = 8 * 1024;
 
 /// Settings of an FTP server.
 #[derive(Debug, Clone)]
@@ -74,6 +70,13 @@ pub struct Config {
     pub security: Security,
     /// How data connections come about.
     pub passive: Passive,
+    /// For servers that ask for one after the password (`ACCT`).
+    pub account: Option<SecretString>,
+    /// How names are written.
+    pub encoding: Encoding,
+    /// During a transfer `NOOP` is sent so often, for a firewall that forgets a control connection in spite of the
+    /// probes of TCP, which are sent in any case. Not every server bears it.
+    pub noop_interval: Option<Duration>,
 }
 
 impl Config {
@@ -86,6 +89,9 @@ impl Config {
             password,
             security: Security::None,
             passive: Passive::Auto,
+            account: None,
+            encoding: Encoding::default(),
+            noop_interval: None,
         }
     }
 }
@@ -114,6 +120,8 @@ pub enum Passive {
     Pasv,
     /// `PASV` only, and the address is ignored: for servers behind a NAT that announce their inner address.
     PasvSameHost,
+    /// The server connects to this host (`PORT`, and `EPRT` for IPv6). Connections of others are not accepted.
+    Never,
 }
 
 /// An FTP server.
@@ -128,8 +136,10 @@ impl Ftp {
         if config.host.is_empty() || config.port == 0 {
             return invalid("has no host or no port");
         }
-        if [config.user.as_str(), config.password.expose_secret()].iter().any(|text| text.contains(char::is_control)) {
-            return invalid("has a control character in its user or password, which FTP cannot send");
+        let account = config.account.as_ref().map_or("", |account| account.expose_secret());
+        let texts = [config.user.as_str(), config.password.expose_secret(), account];
+        if texts.iter().any(|text| text.contains(char::is_control)) {
+            return invalid("has a control character in its user, password or account, which FTP cannot send");
         }
         let secure = match &config.security {
             Security::None => None,
@@ -142,13 +152,47 @@ impl Ftp {
             connect_timeout: common.connect_timeout,
             read_timeout: common.read_timeout,
         };
-        let pool = Pool::new(dialer, common.operations_max, common.idle_timeout);
+        let pool = Pool::new(dialer, common);
         Ok(Self { pool, read_timeout: common.read_timeout })
     }
 
     /// Begins an operation: takes a connection and asks what is at `path`.
     async fn look(&self, path: &RemotePath) -> Result<(Session, Option<Entry>), Error> {
         self.first(path, |session, path| Box::pin(session.stat(path))).await
+    }
+
+    /// Sends a command that a caller has written. Afterwards the session is kept only if it is as it was before.
+    pub(crate) async fn raw(&self, command: &str, is_harmless: bool) -> Result<RawReply, Error> {
+        let (mut session, _) = self.pool.take().await?;
+        let reply = session.command(command).await?;
+        let raw = RawReply { code: reply.code, lines: reply.lines(session.encoding()) };
+        if is_harmless {
+            self.pool.put(session);
+        } else {
+            session.quit().await;
+        }
+        Ok(raw)
+    }
+
+    /// What the server lists in reply to `FEAT`.
+    pub(crate) async fn features(&self) -> Result<Vec<String>, Error> {
+        let root = RemotePath::root();
+        let (session, ()) = self.first(&root, |session, _| Box::pin(noop(session))).await?;
+        let features = session.features().to_vec();
+        self.pool.put(session);
+        Ok(features)
+    }
+
+    /// Begins an operation that puts a file at `path`: fails early where it is in the way.
+    async fn target(&self, operation: &str, path: &RemotePath, if_exists: IfExists) -> Result<Session, Error> {
+        let (session, found) = self.look(path).await?;
+        let refusal = match found.map(|entry| entry.kind) {
+            Some(EntryKind::Directory) => is_a_folder(operation, path),
+            Some(_) if if_exists == IfExists::Fail => upload::exists(operation, path),
+            _ => return Ok(session),
+        };
+        self.pool.put(session);
+        Err(refusal)
     }
 
     /// Begins an operation with a question that changes nothing. When a connection from the pool turns out to be
@@ -186,8 +230,9 @@ impl Backend for Ftp {
     async fn ping(&self) -> Result<Facts, Error> {
         let root = RemotePath::root();
         let (session, ()) = self.first(&root, |session, _| Box::pin(noop(session))).await?;
+        let facts = session.about();
         self.pool.put(session);
-        Ok(Vec::new())
+        Ok(facts)
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Entry, Error> {
@@ -206,14 +251,7 @@ impl Backend for Ftp {
                 return Err(error);
             }
         };
-        let listing = Listing {
-            pool: Arc::clone(&self.pool),
-            open: Some((session, lines)),
-            folder: path.clone(),
-            lines: 0,
-            left_out: 0,
-        };
-        Ok(stream::try_unfold(listing, Listing::next_page).boxed())
+        Ok(Listing::pages(Arc::clone(&self.pool), session, lines, path))
     }
 
     async fn read(&self, path: &RemotePath, range: ByteRange) -> Result<Content, Error> {
@@ -249,47 +287,109 @@ impl Backend for Ftp {
     }
 
     async fn write(&self, path: &RemotePath, content: Content, options: &WriteOptions) -> Result<Entry, Error> {
-        let if_exists = options.if_exists;
         let Some(folder) = path.parent() else { return Err(is_a_folder("write", path)) };
-        let temporary = folder.join(&temporary::name_for(path.name()))?;
-        let (session, target) = self.look(path).await?;
-        let refusal = match target.map(|entry| entry.kind) {
-            Some(EntryKind::Directory) => is_a_folder("write", path),
-            Some(_) if if_exists == IfExists::Fail => upload::exists("write", path),
-            _ => return Upload::new(Arc::clone(&self.pool), session, temporary).run(path, content, if_exists).await,
+        let name = match &options.resume {
+            Some(resume) => temporary::name_for_key(path.name(), &resume.key),
+            None => temporary::name_for(path.name()),
+        };
+        let temporary = folder.join(&name)?;
+        let session = self.target("write", path, options.if_exists).await?;
+        let upload = Upload::new(Arc::clone(&self.pool), session, temporary);
+        upload.run(path, Source::Content(content), options).await
+    }
+
+    async fn partial(&self, path: &RemotePath, key: &ResumeKey) -> Result<u64, Error> {
+        let Some(folder) = path.parent() else { return Ok(0) };
+        let temporary = folder.join(&temporary::name_for_key(path.name(), key))?;
+        let (session, size) = self.first(&temporary, |session, path| Box::pin(session.size(path))).await?;
+        self.pool.put(session);
+        Ok(size.unwrap_or(0))
+    }
+
+    async fn append(&self, path: &RemotePath, content: Content) -> Result<Entry, Error> {
+        let (mut session, found) = self.look(path).await?;
+        if found.is_some_and(|entry| entry.kind == EntryKind::Directory) {
+            self.pool.put(session);
+            return Err(is_a_folder("append to", path));
+        }
+        let mut transfer = match session.open(Open::Append { path }).await? {
+            Ok(transfer) => Some(transfer),
+            Err(reply) => {
+                let error = session.not_put("append to", path, &reply).await;
+                self.pool.put(session);
+                return Err(error);
+            }
+        };
+        let sent = upload::send(&mut session, &mut transfer, path, content).await;
+        // The end of what has arrived, for what is there stays.
+        if let Some(transfer) = transfer.take()
+            && session.finish(transfer).await.is_ok()
+        {
+            session.check_before_reuse();
+        }
+        let appended = match sent {
+            Ok(_) => session.stat(path).await.and_then(|entry| entry.ok_or_else(|| not_there("append to", path))),
+            Err(error) => {
+                let message = format!("appending to {path} broke off; a part of it may have been appended");
+                Err(Error::new(error.kind(), message).with_source(error))
+            }
         };
         self.pool.put(session);
-        Err(refusal)
+        appended
     }
 
-    async fn partial(&self, _: &RemotePath, _: &ResumeKey) -> Result<u64, Error> {
-        Ok(0)
-    }
-
-    async fn append(&self, path: &RemotePath, _: Content) -> Result<Entry, Error> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("cannot append to {path}: connections of type ftp cannot append"),
-        ))
-    }
-
-    async fn copy(&self, _: &RemotePath, _: &RemotePath, _: IfExists) -> Result<Option<Entry>, Error> {
-        Ok(None)
+    async fn copy(
+        &self,
+        source: &RemotePath,
+        target: &RemotePath,
+        if_exists: IfExists,
+    ) -> Result<Option<Entry>, Error> {
+        let Some(folder) = target.parent() else { return Err(is_a_folder("copy to", target)) };
+        let (session, found) = self.look(source).await?;
+        let can_copy = session.has("SITE COPY");
+        self.pool.put(session);
+        match found.map(|entry| entry.kind) {
+            None => return Err(not_there("copy", source)),
+            Some(EntryKind::Directory) => return Err(is_a_folder("copy", source)),
+            Some(_) if !can_copy => return Ok(None),
+            Some(_) => {}
+        }
+        let temporary = folder.join(&temporary::name_for(target.name()))?;
+        let session = self.target("copy to", target, if_exists).await?;
+        let upload = Upload::new(Arc::clone(&self.pool), session, temporary);
+        upload.run(target, Source::File(source), &WriteOptions::new(if_exists)).await.map(Some)
     }
 
     async fn delete_tree(&self, _: &RemotePath) -> Result<bool, Error> {
         Ok(false)
     }
 
-    async fn set_modified(&self, path: &RemotePath, _: SystemTime) -> Result<(), Error> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("cannot set the time of {path}: connections of type ftp cannot"),
-        ))
+    async fn set_modified(&self, path: &RemotePath, time: SystemTime) -> Result<(), Error> {
+        let (mut session, found) = self.look(path).await?;
+        let set = match found {
+            None => Err(not_there("set the time of", path)),
+            Some(_) => match session.set_modified(path, time).await? {
+                Some(Ok(())) => Ok(()),
+                Some(Err(reply)) => Err(session.refused(&format!("set the time of {path}"), &reply)),
+                None => {
+                    let message = format!("cannot set the time of {path}: its FTP server has no MFMT");
+                    Err(Error::new(ErrorKind::Unsupported, message))
+                }
+            },
+        };
+        self.pool.put(session);
+        set
     }
 
-    async fn checksum(&self, _: &RemotePath) -> Result<Option<Checksum>, Error> {
-        Ok(None)
+    async fn checksum(&self, path: &RemotePath) -> Result<Option<Checksum>, Error> {
+        let (mut session, found) = self.look(path).await?;
+        let checksum = match found.map(|entry| entry.kind) {
+            None => Err(not_there("compute the checksum of", path)),
+            Some(EntryKind::Directory) => Err(is_a_folder("compute the checksum of", path)),
+            Some(_) => session.checksum(path).await,
+        };
+        self.pool.put(session);
+        checksum
     }
 
     async fn delete(&self, path: &RemotePath) -> Result<(), Error> {
@@ -430,139 +530,53 @@ fn is_a_folder(operation: &str, path: &RemotePath) -> Error {
     Error::new(ErrorKind::Conflict, format!("cannot {operation} {path}: it is a folder"))
 }
 
-/// A listing on its way. Dropped before its end, its connection is closed.
-struct Listing {
-    pool: Arc<Pool>,
-    open: Option<(Session, Lines)>,
-    folder: RemotePath,
-    lines: usize,
-    left_out: usize,
-}
-
-impl Listing {
-    async fn next_page(mut self) -> Result<Option<(Vec<Entry>, Self)>, Error> {
-        let Some((session, mut lines)) = self.open.take() else { return Ok(None) };
-        let mut page = Vec::new();
-        while page.len() < PAGE_ENTRIES {
-            let Some(line) = lines.next(session.read_timeout()).await? else {
-                self.end(session, lines).await?;
-                return Ok((!page.is_empty()).then_some((page, self)));
-            };
-            self.lines += 1;
-            if self.lines > LISTING_LINES_MAX {
-                let message = format!("the listing of {} has more than {LISTING_LINES_MAX} lines", self.folder);
-                return Err(Error::new(ErrorKind::TooLarge, message));
+/// For fuzzing: whatever a server may send as a listing.
+pub(crate) fn read_any_listing(bytes: &[u8]) {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    for encoding in ["utf-8", "iso-8859-1", "shift_jis", "gb18030"] {
+        let Ok(encoding) = encoding.parse::<Encoding>() else { continue };
+        for line in bytes.split(|byte| *byte == b'\n') {
+            let text = encoding.text(line);
+            assert!(encoding.bytes(&text).is_some_and(|again| again == line), "a name would not come back");
+            for read in [listing::machine_line(&text), listing::human_line(&text, now)] {
+                if let Line::Entry(listed) = read
+                    && let Ok(path) = RemotePath::root().join(&listed.name)
+                {
+                    assert!(!path.is_root() && path.parent().is_some_and(|parent| parent.is_root()), "it leads out");
+                }
             }
-            match lines.read(&line) {
-                Line::Entry(listed) if listed.name == "." || listed.name == ".." => {}
-                Line::Entry(listed) => match self.folder.join(&listed.name) {
-                    Ok(path) => page.push(listed.at(path)),
-                    Err(_) => self.leave_out(&listed.name),
-                },
-                Line::Nothing => {}
-                Line::Unreadable => self.leave_out(&String::from_utf8_lossy(&line)),
-            }
-        }
-        self.open = Some((session, lines));
-        Ok(Some((page, self)))
-    }
-
-    async fn end(&self, mut session: Session, lines: Lines) -> Result<(), Error> {
-        if self.left_out > LEFT_OUT_TOLD_MAX {
-            tracing::warn!(folder = %self.folder, entries = self.left_out, "left entries out of a listing");
-        }
-        let finished = session.finish(lines.into_transfer()).await?;
-        let ended = finished.map_err(|reply| {
-            let message = format!("the listing of {} was broken off by the FTP server: {}", self.folder, reply.text());
-            Error::new(ErrorKind::Interrupted, message)
-        });
-        self.pool.put(session);
-        ended
-    }
-
-    fn leave_out(&mut self, line: &str) {
-        self.left_out += 1;
-        if self.left_out <= LEFT_OUT_TOLD_MAX {
-            tracing::warn!(folder = %self.folder, line, "left an entry out of a listing: it has no valid name");
         }
     }
 }
 
-/// A file on its way. Dropped before its end, its connection is closed.
-struct Download {
-    pool: Arc<Pool>,
-    path: RemotePath,
-    open: Option<(Session, Transfer)>,
-    buffer: BytesMut,
-    /// Bytes to come, where that is known or limited.
-    left: Option<u64>,
-    /// What the server has of the file is `left`, so less is a failure.
-    is_exact: bool,
-    /// The end of the range is the end of the file, where the server says whether all of it was sent.
-    reaches_end: bool,
-    read_timeout: Duration,
+/// For fuzzing: whatever a server may send as a reply.
+pub(crate) fn read_any_reply(bytes: &[u8]) {
+    let reply = Reply::new(suppaftp::types::Response::new(suppaftp::Status::Unknown, bytes.to_vec()));
+    let _answers = (reply.is_positive(), reply.is_transient(), reply.text(), reply.argument(), reply.hash(64));
+    let _ways_of_speaking = (reply.speaks_of_encryption(), reply.speaks_of_permission());
+    let _checksum = hashes::best(&reply.features());
+    for line in reply.lines(Encoding::default()) {
+        let _facts = (listing::facts(&line), listing::timestamp(&line));
+    }
+    let _without_password = reply.without("secret");
 }
 
-impl Download {
-    async fn next_chunk(mut self) -> Result<Option<(Bytes, Self)>, Error> {
-        let Some((session, mut transfer)) = self.open.take() else { return Ok(None) };
-        if self.left == Some(0) && !self.reaches_end {
-            self.abort(session, transfer).await;
-            return Ok(None);
-        }
-        if self.buffer.capacity() < READ_BYTES_MIN {
-            self.buffer.reserve(CHUNK_BYTES);
-        }
-        let read = tokio::time::timeout(self.read_timeout, transfer.read_buf(&mut self.buffer)).await;
-        let read = match read {
-            Ok(Ok(read)) => read as u64,
-            // Only the size tells then whether it was all.
-            Ok(Err(error)) if session.is_unannounced_end(&error) && self.left == Some(0) => 0,
-            Ok(Err(error)) => return Err(self.interrupted("the data connection broke").with_source(error)),
-            Err(_) => return Err(session.late(&format!("sending more of {}", self.path))),
-        };
-        if read == 0 {
-            self.end(session, transfer).await?;
-            return Ok(None);
-        }
-        let mut chunk = self.buffer.split();
-        if let Some(left) = self.left {
-            if read > left && self.reaches_end {
-                return Err(self.interrupted("the FTP server sent more than it said there is"));
-            }
-            chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-            self.left = Some(left - chunk.len() as u64);
-        }
-        self.open = Some((session, transfer));
-        Ok(Some((chunk.freeze(), self)))
-    }
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-    /// The end of the data is the end of the file only if the server says so, and if it is where it should be: a
-    /// connection that was cut looks the same.
-    async fn end(&mut self, mut session: Session, transfer: Transfer) -> Result<(), Error> {
-        let finished = session
-            .finish(transfer)
-            .await
-            .map_err(|error| self.interrupted("the FTP server did not confirm the end").with_source(error))?;
-        self.pool.put(session);
-        match finished {
-            Err(reply) => Err(self.interrupted(&reply.text())),
-            Ok(()) if self.is_exact && self.left.is_some_and(|left| left > 0) => {
-                Err(self.interrupted("the FTP server ended it before the size that it had told"))
-            }
-            Ok(()) => Ok(()),
+    proptest! {
+        #[test]
+        fn no_reply_and_no_listing_is_too_strange(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            super::read_any_reply(&bytes);
+            super::read_any_listing(&bytes);
         }
-    }
 
-    /// Ends a transfer of which the rest is not wanted.
-    async fn abort(&self, mut session: Session, transfer: Transfer) {
-        if session.finish(transfer).await.is_ok() {
-            session.check_before_reuse();
-            self.pool.put(session);
+        #[test]
+        fn no_reply_of_several_lines_is_too_strange(
+            text in "[1-5][0-9]{2}[- ].{0,30}(\r\n (HASH|XMD5|MLST|type=|size=).{0,30}){0,4}\r\n[1-5][0-9]{2} .{0,30}"
+        ) {
+            super::read_any_reply(text.as_bytes());
         }
-    }
-
-    fn interrupted(&self, why: &str) -> Error {
-        Error::new(ErrorKind::Interrupted, format!("reading {} broke off: {why}", self.path))
     }
 }

@@ -4,3 +4,13 @@
 pub fn dropbox_refusal(input: &[u8]) {
     crate::dropbox::judge_refusal(input);
 }
+
+/// Reads an FTP listing, line by line, in several encodings.
+pub fn ftp_listing(input: &[u8]) {
+    crate::ftp::read_any_listing(input);
+}
+
+/// Reads a reply on an FTP control connection as everything that it could be: features, checksums, facts, times.
+pub fn ftp_reply(input: &[u8]) {
+    crate::ftp::read_any_reply(input);
+}

@@ -117,6 +117,7 @@ struct Shared {
 
 enum Protocol {
     Files { kind: &'static str, backend: Box<dyn Backend> },
+    Ftp(Arc<ftp::Ftp>),
     Sftp(Arc<sftp::Sftp>),
     Dropbox(Arc<dropbox::Dropbox>),
     Http(Arc<http::Origin>),
@@ -130,9 +131,7 @@ impl Remote {
     pub fn new(name: &str, common: Common, config: Config, egress: &Arc<Egress>) -> Result<Self, Error> {
         let protocol = match config {
             Config::Local(config) => Protocol::Files { kind: "local", backend: Box::new(local::Local::new(&config)?) },
-            Config::Ftp(config) => {
-                Protocol::Files { kind: "ftp", backend: Box::new(ftp::Ftp::new(config, &common, Arc::clone(egress))?) }
-            }
+            Config::Ftp(config) => Protocol::Ftp(Arc::new(ftp::Ftp::new(config, &common, Arc::clone(egress))?)),
             Config::Sftp(config) => Protocol::Sftp(Arc::new(sftp::Sftp::new(config, &common, Arc::clone(egress))?)),
             Config::Dropbox(config) => {
                 Protocol::Dropbox(Arc::new(dropbox::Dropbox::new(config, &common, Arc::clone(egress))?))
@@ -156,9 +155,18 @@ impl Remote {
     pub fn kind(&self) -> &'static str {
         match &self.shared.protocol {
             Protocol::Files { kind, .. } => kind,
+            Protocol::Ftp(_) => "ftp",
             Protocol::Sftp(_) => "sftp",
             Protocol::Dropbox(_) => "dropbox",
             Protocol::Http(_) => "http",
+        }
+    }
+
+    /// The server behind a connection of type `ftp`, for what only FTP has.
+    pub fn ftp(&self) -> Option<ftp::Server> {
+        match &self.shared.protocol {
+            Protocol::Ftp(ftp) => Some(ftp::Server::new(self.clone(), Arc::clone(ftp))),
+            _ => None,
         }
     }
 

@@ -154,6 +154,20 @@ pub(crate) fn text_of(bytes: &[u8]) -> String {
     text
 }
 
+/// As [`text_of`], for bytes that are no UTF-8 even where they look like it: every byte beyond ASCII is escaped.
+pub(crate) fn text_of_bytes(bytes: &[u8]) -> String {
+    let escape = |byte: &u8| match byte {
+        0..0x80 => char::from(*byte),
+        _ => char::from_u32(BYTE_ESCAPES.start() - 0x80 + u32::from(*byte)).unwrap_or(char::REPLACEMENT_CHARACTER),
+    };
+    bytes.iter().map(escape).collect()
+}
+
+/// Whether a text has bytes in it that are none of its encoding.
+pub(crate) fn has_escapes(text: &str) -> bool {
+    text.chars().any(|character| BYTE_ESCAPES.contains(&u32::from(character)))
+}
+
 /// The bytes on the wire of what [`text_of`] made.
 pub(crate) fn bytes_of(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());

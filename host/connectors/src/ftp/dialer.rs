@@ -21,7 +21,7 @@ use super::secure::{Connector, Handshakes};
 use super::session::Session;
 use super::{Config, Passive, Security};
 use crate::egress::Egress;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Step};
 use crate::tls::{self, Version};
 
 /// Without traffic for so long, the kernel asks the other side whether it is still there, so that firewalls do not
@@ -65,7 +65,8 @@ impl Dialer {
     pub(super) async fn connect(self: &Arc<Self>) -> Result<Session, Error> {
         let deadline = Instant::now() + self.connect_timeout;
         let resolved = self.egress.resolve(&self.config.host, self.config.port);
-        let addresses = self.by(deadline, "resolving its name", resolved).await??;
+        let addresses = self.by(deadline, "resolving its name", resolved).await.and_then(|resolved| resolved);
+        let addresses = addresses.map_err(|error| error.at(Step::Name))?;
         let (stream, handshakes) = self.greeted(&addresses, deadline).await?;
         let peer = {
             let control = stream.get_ref().await;
@@ -84,16 +85,19 @@ impl Dialer {
             let opener = Arc::clone(&opener);
             Box::pin(async move { opener.open(address).await })
         });
+        let stream = stream.active_mode(self.connect_timeout);
         let mut session = Session::new(Arc::clone(self), stream, data_port, handshakes);
         let prepared = session.prepare(deadline);
-        self.by(deadline, "logging in", prepared).await??;
+        let prepared = self.by(deadline, "logging in", prepared).await.map_err(|error| error.at(Step::Login))?;
+        prepared.map_err(|error| error.at(Step::Command))?;
         Ok(session)
     }
 
     /// A connection on which the server has said that it is ready, secured if it shall be.
     async fn greeted(&self, addresses: &[SocketAddr], deadline: Instant) -> Result<Greeted, Error> {
         let Some(secure) = &self.secure else {
-            return Ok((self.greeted_in_the_clear(addresses, deadline).await?, None));
+            let greeted = self.greeted_in_the_clear(addresses, deadline).await;
+            return Ok((greeted.map_err(|error| error.at(Step::Connect))?, None));
         };
         if secure.is_older_better.load(Ordering::Relaxed)
             && let Some(older) = &secure.older_client
@@ -116,13 +120,16 @@ impl Dialer {
         deadline: Instant,
     ) -> Result<Greeted, Error> {
         if matches!(self.config.security, Security::Implicit(_)) {
-            return self.greeted_in_secret(addresses, client, deadline).await;
+            let greeted = self.greeted_in_secret(addresses, client, deadline).await;
+            // What is not about the connection says so itself.
+            return greeted.map_err(|error| error.at(Step::Connect));
         }
-        let stream = self.greeted_in_the_clear(addresses, deadline).await?;
+        let stream = self.greeted_in_the_clear(addresses, deadline).await.map_err(|error| error.at(Step::Connect))?;
         let (connector, handshakes) = Connector::new(client);
         let secured = stream.into_secure(connector, &self.config.host);
-        let secured = self.by(deadline, "securing the connection", secured).await?;
-        let stream = secured.map_err(|error| self.not_secured(error, &handshakes))?;
+        let secured =
+            self.by(deadline, "securing the connection", secured).await.map_err(|error| error.at(Step::Tls))?;
+        let stream = secured.map_err(|error| self.not_secured(error, &handshakes).at(Step::Tls))?;
         Ok((stream, Some(handshakes)))
     }
 
@@ -156,7 +163,8 @@ impl Dialer {
                             "securing the connection",
                             stream.custom_command(command, &[Status::CommandOk]),
                         );
-                        protected.await?.map_err(|error| self.not_secured(error, &handshakes))?;
+                        let protected = protected.await.map_err(|error| error.at(Step::Tls))?;
+                        protected.map_err(|error| self.not_secured(error, &handshakes).at(Step::Tls))?;
                     }
                     return Ok((stream, Some(handshakes)));
                 }
@@ -164,12 +172,12 @@ impl Dialer {
                     last = Some(self.unreachable(*address, error));
                 }
                 Ok(Err(error)) if handshakes.is_done() => return Err(self.not_greeted(error)),
-                Ok(Err(error)) => return Err(self.not_secured(error, &handshakes)),
+                Ok(Err(error)) => return Err(self.not_secured(error, &handshakes).at(Step::Tls)),
                 Err(_) if handshakes.is_done() => {
                     return Err(self.late("waiting for its greeting", self.connect_timeout));
                 }
                 Err(_) if handshakes.is_begun() => {
-                    return Err(self.late("securing the connection", self.connect_timeout));
+                    return Err(self.late("securing the connection", self.connect_timeout).at(Step::Tls));
                 }
                 Err(_) => last = Some(self.late(&format!("connecting to {address}"), self.connect_timeout)),
             }
@@ -185,10 +193,7 @@ impl Dialer {
         let control = self.dial(addresses, deadline).await?;
         let greeting = AsyncRustlsFtpStream::connect_with_stream(control);
         // Silence is what a server does that waits for TLS to begin.
-        let step = match self.config.security {
-            Security::Implicit(_) => "waiting for its greeting",
-            _ => "waiting for its greeting (a server of implicit TLS does not greet before TLS)",
-        };
+        let step = "waiting for its greeting (a server of implicit TLS does not greet before TLS)";
         let stream = self.by(deadline, step, greeting).await?;
         stream.map_err(|error| self.not_greeted(error))
     }
@@ -316,6 +321,11 @@ impl DataPort {
     /// Begins another attempt.
     pub(super) fn reset(&self) {
         self.reached(Stage::Asked);
+    }
+
+    /// The address of the server.
+    pub(super) fn peer(&self) -> String {
+        self.peer.to_canonical().to_string()
     }
 
     /// How far the latest attempt came.

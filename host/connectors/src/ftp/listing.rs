@@ -109,6 +109,12 @@ pub(super) fn timestamp(text: &str) -> Option<SystemTime> {
     as_utc(date.to_datetime(time))?.checked_add(Duration::from_nanos(nanoseconds))
 }
 
+/// A time as `MFMT` and `MDTM` write it, in whole seconds; `None` for a year that has not four digits.
+pub(super) fn time_stamp(time: SystemTime) -> Option<String> {
+    let utc = Timestamp::try_from(time).ok()?.to_zoned(TimeZone::UTC);
+    (0..=9999).contains(&utc.year()).then(|| utc.strftime("%Y%m%d%H%M%S").to_string())
+}
+
 /// A line of `LIST`. Its times are those of the server's clock and have no zone; they are taken as UTC. `now` tells
 /// the year of those that have none.
 pub(super) fn human_line(line: &str, now: SystemTime) -> Line {

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::dialer::Dialer;
 use super::session::Session;
+use crate::Common;
 use crate::error::Error;
 
 pub(super) struct Pool {
     dialer: Arc<Dialer>,
     sessions_max: usize,
     idle_timeout: Duration,
+    life_time: Duration,
     idle: Mutex<Idle>,
 }
 
@@ -25,15 +27,23 @@ struct Idle {
 }
 
 impl Pool {
-    pub(super) fn new(dialer: Dialer, sessions_max: usize, idle_timeout: Duration) -> Arc<Self> {
-        Arc::new(Self { dialer: Arc::new(dialer), sessions_max, idle_timeout, idle: Mutex::default() })
+    pub(super) fn new(dialer: Dialer, common: &Common) -> Arc<Self> {
+        Arc::new(Self {
+            dialer: Arc::new(dialer),
+            sessions_max: common.operations_max,
+            idle_timeout: common.idle_timeout,
+            life_time: common.life_time,
+            idle: Mutex::default(),
+        })
     }
 
     /// A session that was used before and seems to be alive, or a new one; `true` for the former.
     pub(super) async fn take(&self) -> Result<(Session, bool), Error> {
         while let Some((since, mut session)) = self.pop() {
             let idle_for = since.elapsed();
-            if idle_for < self.idle_timeout && session.is_usable(idle_for).await {
+            if session.age() >= self.life_time {
+                tokio::spawn(session.quit());
+            } else if idle_for < self.idle_timeout && session.is_usable(idle_for).await {
                 return Ok((session, true));
             }
         }

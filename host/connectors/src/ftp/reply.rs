@@ -4,6 +4,8 @@
 
 use suppaftp::types::Response;
 
+use super::encoding::Encoding;
+
 /// How much of a reply goes into a message: what people need, and no more than a log line bears.
 const REPLY_CHARS_MAX: usize = 300;
 
@@ -18,6 +20,11 @@ impl Reply {
         let digits = response.body.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
         let code = digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| response.status.code());
         Self { code, body: response.body }
+    }
+
+    /// The success of a transfer.
+    pub(super) fn complete() -> Self {
+        Self { code: 226, body: b"226".to_vec() }
     }
 
     pub(super) fn is_positive(&self) -> bool {
@@ -53,21 +60,31 @@ impl Reply {
         line
     }
 
-    /// The lines between the first and the last.
-    pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
-        self.body.split(|byte| *byte == b'\n').skip(1).filter_map(|line| std::str::from_utf8(line).ok())
+    /// All lines, without their ends.
+    pub(super) fn lines(&self, encoding: Encoding) -> Vec<String> {
+        let body = self.body.strip_suffix(b"\n").unwrap_or(&self.body);
+        let lines = body.split(|byte| *byte == b'\n');
+        lines.map(|line| encoding.text(line.strip_suffix(b"\r").unwrap_or(line))).collect()
     }
 
-    /// Whether the reply to `FEAT` lists a feature.
-    pub(super) fn lists(&self, name: &str) -> bool {
-        self.lines().any(|line| {
-            line.trim_start().split([' ', '\r', ';']).next().is_some_and(|word| word.eq_ignore_ascii_case(name))
-        })
+    /// What the reply to `FEAT` lists: the lines between the first and the last (RFC 2389, section 3.2).
+    pub(super) fn features(&self) -> Vec<String> {
+        let mut lines = self.lines(Encoding::default());
+        lines.pop();
+        lines.into_iter().skip(1).map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
     }
 
     /// What follows the code, of a reply of one line.
     pub(super) fn argument(&self) -> Option<&str> {
         std::str::from_utf8(self.body.get(4..)?).ok().map(str::trim)
+    }
+
+    /// The hash in a reply to a command that asks for one: the only word of so many hexadecimal digits. Servers put
+    /// the algorithm, a range and the name before or behind it, or nothing at all.
+    pub(super) fn hash(&self, digits: usize) -> Option<String> {
+        let text = String::from_utf8_lossy(self.body.get(3..)?).to_ascii_lowercase();
+        let is_hash = |word: &&str| word.len() == digits && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        text.split_whitespace().find(is_hash).map(str::to_owned)
     }
 
     pub(super) fn speaks_of_encryption(&self) -> bool {

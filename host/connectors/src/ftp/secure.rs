@@ -46,7 +46,8 @@ enum Latest {
     #[default]
     None,
     Begun,
-    Done,
+    /// With the version and the cipher.
+    Done(String),
     Failed(Error),
 }
 
@@ -73,7 +74,15 @@ impl Handshakes {
 
     /// Whether the latest handshake was completed.
     pub(super) fn is_done(&self) -> bool {
-        matches!(*self.lock(), Latest::Done)
+        matches!(*self.lock(), Latest::Done(_))
+    }
+
+    /// Version and cipher of the latest handshake, when it was completed.
+    pub(super) fn protocol(&self) -> Option<String> {
+        match &*self.lock() {
+            Latest::Done(protocol) => Some(protocol.clone()),
+            _ => None,
+        }
     }
 
     /// Why the latest handshake failed, once.
@@ -160,7 +169,11 @@ impl AsyncTlsConnector for Connector {
         let name = ServerName::try_from(bare.to_owned()).map_err(|error| FtpError::SecureError(error.to_string()))?;
         match self.connector.connect(name, stream).await {
             Ok(stream) => {
-                self.handshakes.reached(Latest::Done);
+                let session = stream.get_ref().1;
+                let version = session.protocol_version().and_then(|version| version.as_str());
+                let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+                let protocol = format!("{} {}", version.unwrap_or_default(), suite.unwrap_or_default());
+                self.handshakes.reached(Latest::Done(protocol));
                 Ok(stream.into())
             }
             Err(error) => {

@@ -4,6 +4,7 @@
 //! of step and is not used again. A reply that refuses is not an error here but a value, because what it means depends
 //! on the operation. Knows no pool and no contract.
 
+use std::io::ErrorKind as ErrorKindOfIo;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,12 +17,14 @@ use tokio::time::timeout;
 
 use super::Passive;
 use super::dialer::{DataPort, Dialer, Stage};
+use super::encoding::Encoding;
+use super::hashes;
 use super::listing::{self, Line, Listed};
 use super::reply::Reply;
 use super::secure::Handshakes;
-use crate::backend::{Entry, EntryKind};
+use crate::backend::{Checksum, Entry, EntryKind, Facts};
 use crate::content::CHUNK_BYTES;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Step};
 use crate::path::{PATH_BYTES_MAX, RemotePath};
 
 /// An open data connection.
@@ -37,8 +40,20 @@ const CHECK_AFTER: Duration = Duration::from_secs(5);
 /// How long that question may take; then a new connection is quicker.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// During a transfer the answer to a `NOOP` is waited for so long and no longer, for the transfer waits meanwhile.
+const NOOP_GLANCE: Duration = Duration::from_millis(20);
+
+/// After a transfer, for an answer that has not come during it.
+const NOOP_WAIT: Duration = Duration::from_secs(1);
+
+/// Unanswered ones in one transfer: more do not keep anything alive.
+const NOOPS_OWED_MAX: u32 = 100;
+
 /// How long a server may take to say why it ended the handshake of a data connection.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What one fact about a server may take in a log line or an answer.
+const FACT_CHARS_MAX: usize = 500;
 
 /// How long a farewell may take.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -46,10 +61,22 @@ const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// What the server told in reply to `FEAT` (RFC 2389) and `SYST`.
 #[derive(Default)]
 struct Abilities {
+    /// As the server lists them.
+    features: Vec<String>,
     /// `MLST` and `MLSD` (RFC 3659, section 7).
     machine_listings: bool,
     /// `LIST` takes the options of `ls`.
     unix_options: bool,
+    /// What the server says it is, where it was asked.
+    system: Option<String>,
+}
+
+impl Abilities {
+    fn has(&self, name: &str) -> bool {
+        self.features
+            .iter()
+            .any(|feature| feature.split([' ', ';']).next().is_some_and(|word| word.eq_ignore_ascii_case(name)))
+    }
 }
 
 /// A control connection that is logged in.
@@ -61,6 +88,13 @@ pub(super) struct Session {
     handshakes: Option<Arc<Handshakes>>,
     can: Abilities,
     may_fall_back: bool,
+    born: Instant,
+    /// When something was last said or heard.
+    spoke: Instant,
+    /// Replies to `NOOP` that may still come.
+    owed: u32,
+    /// The server's verdict on a transfer, heard before its end.
+    verdict: Option<Reply>,
     /// The reply to everything that was sent has been read.
     in_step: bool,
     is_suspect: bool,
@@ -73,13 +107,28 @@ pub(super) struct Session {
 /// What to open a data connection for.
 #[derive(Clone, Copy)]
 pub(super) enum Open<'a> {
-    Retrieve { path: &'a RemotePath, offset: u64 },
-    Store { path: &'a RemotePath },
-    Lines { command: &'a str },
+    Retrieve {
+        path: &'a RemotePath,
+        offset: u64,
+    },
+    /// What is there is cut off at the offset, or replaced when that is 0.
+    Store {
+        path: &'a RemotePath,
+        offset: u64,
+    },
+    Append {
+        path: &'a RemotePath,
+    },
+    Lines {
+        command: &'a str,
+    },
 }
 
 /// What became of a request that the server may refuse.
 pub(super) type Answer<T> = Result<Result<T, Reply>, Error>;
+
+/// What a server answered.
+pub(super) type Answered = Result<(), Reply>;
 
 impl Session {
     /// A session on a connection that was greeted; to be prepared before anything else.
@@ -97,6 +146,10 @@ impl Session {
             handshakes,
             can: Abilities::default(),
             may_fall_back,
+            born: Instant::now(),
+            spoke: Instant::now(),
+            owed: 0,
+            verdict: None,
             in_step: true,
             is_suspect: false,
             replies: 0,
@@ -107,8 +160,9 @@ impl Session {
     /// Logs in and learns what the server can do.
     pub(super) async fn prepare(&mut self, deadline: Instant) -> Result<(), Error> {
         let dialer = Arc::clone(&self.dialer);
-        let login = self.stream.login(dialer.config.user.as_str(), dialer.config.password.expose_secret());
-        login.await.map_err(|error| dialer.not_logged_in(error))?;
+        let encoding = dialer.config.encoding;
+        self.stream.set_encoding(encoding).await;
+        self.log_in().await.map_err(|error| dialer.not_logged_in(error).at(Step::Login))?;
         // Text is the default of the protocol and would change line ends.
         let binary = self.stream.transfer_type(FileType::Binary);
         binary.await.map_err(|error| match error {
@@ -119,23 +173,43 @@ impl Session {
         })?;
         let limit = deadline.saturating_duration_since(Instant::now());
         let features = self.command_within(limit, "FEAT").await?;
-        let has = |name: &str| features.is_positive() && features.lists(name);
-        let (has_utf8, has_listings) = (has("UTF8"), has("MLST") || has("MLSD"));
-        self.can.machine_listings = has_listings;
-        if has_utf8 {
-            // Many servers speak UTF-8 in any case and refuse the option (RFC 2640 has none); either is fine.
-            self.command_within(limit, "OPTS UTF8 ON").await?;
+        if features.is_positive() {
+            self.can.features = features.features();
         }
-        if !has_listings {
+        self.can.machine_listings = self.can.has("MLST") || self.can.has("MLSD");
+        if self.can.has("UTF8") {
+            // Many servers speak UTF-8 in any case and refuse the option (RFC 2640 has none); either is fine.
+            let option = if encoding.is_utf8() { "OPTS UTF8 ON" } else { "OPTS UTF8 OFF" };
+            self.command_within(limit, option).await?;
+        }
+        if !self.can.machine_listings {
             let system = self.command_within(limit, "SYST").await?;
             self.can.unix_options = system.text().to_ascii_uppercase().contains("UNIX");
+            self.can.system = system.is_positive().then(|| system.argument().unwrap_or_default().to_owned());
         }
         self.stream.set_mode(match dialer.config.passive {
             Passive::Auto | Passive::Epsv => Mode::ExtendedPassive,
             Passive::Pasv | Passive::PasvSameHost => Mode::Passive,
+            Passive::Never => Mode::Active,
         });
         self.stream.set_passive_nat_workaround(dialer.config.passive == Passive::PasvSameHost);
         Ok(())
+    }
+
+    /// `USER`, `PASS` and `ACCT`, as far as the server asks for them (RFC 959, section 5.4).
+    async fn log_in(&mut self) -> FtpResult<()> {
+        let dialer = Arc::clone(&self.dialer);
+        let config = &dialer.config;
+        let answer = self.stream.login(config.user.as_str(), config.password.expose_secret()).await;
+        match (answer, &config.account) {
+            (Err(FtpError::UnexpectedResponse(response)), Some(account)) if response.status.code() == 332 => {
+                let command = format!("ACCT {}", account.expose_secret());
+                // 202: an account is not needed here.
+                let accepted = [Status::LoggedIn, Status::CommandOk, Status::CommandNotImplemented];
+                self.stream.custom_command(command, &accepted).await.map(drop)
+            }
+            (answer, _) => answer,
+        }
     }
 
     /// Sends a command that needs no data connection. Every final reply is a value, whatever its class.
@@ -145,10 +219,14 @@ impl Session {
 
     async fn command_within(&mut self, limit: Duration, command: &str) -> Result<Reply, Error> {
         self.in_step = false;
+        self.spoke = Instant::now();
         // No reply is expected, so that each comes back as it is.
         match timeout(limit, self.stream.custom_command(command, &[])).await {
             Ok(Ok(response) | Err(FtpError::UnexpectedResponse(response))) => {
                 self.replied(Reply::new(response), &format!("sending {command}"))
+            }
+            Ok(Err(FtpError::ConnectionError(error))) if error.kind() == ErrorKindOfIo::InvalidInput => {
+                Err(self.not_sent(command, error))
             }
             Ok(Err(error)) => Err(self.lost(&format!("sending {command}"), error)),
             Err(_) => Err(self.dialer.late(&format!("waiting for the reply to {command}"), limit)),
@@ -174,6 +252,14 @@ impl Session {
                 format!("the FTP server {} is out of step, {step}: {}", self.dialer.server(), reply.text()),
             )),
         }
+    }
+
+    /// Of a command that cannot be written in the encoding of the connection.
+    fn not_sent(&mut self, command: &str, error: std::io::Error) -> Error {
+        self.in_step = true;
+        let encoding = self.dialer.config.encoding;
+        let message = format!("cannot send {command} in {encoding}, the encoding of this connection");
+        Error::new(ErrorKind::Invalid, message).with_source(error)
     }
 
     fn lost(&mut self, step: &str, error: FtpError) -> Error {
@@ -202,7 +288,8 @@ impl Session {
             let failure = match error {
                 FtpError::UnexpectedResponse(response) => {
                     let reply = self.replied(Reply::new(response), &step)?;
-                    if stage != Stage::Asked {
+                    // Whether PORT or the command itself is refused, the library does not tell.
+                    if stage != Stage::Asked || self.dialer.config.passive == Passive::Never {
                         return Ok(Err(reply));
                     }
                     let server = self.dialer.server();
@@ -218,6 +305,17 @@ impl Session {
                         Ok(error) => error,
                         Err(error) => self.dialer.broken(&step, error),
                     }
+                }
+                FtpError::ConnectionError(error) if error.kind() == ErrorKindOfIo::InvalidInput => {
+                    return Err(self.not_sent(&step, error));
+                }
+                FtpError::ConnectionError(error) if error.kind() == ErrorKindOfIo::TimedOut => {
+                    let server = self.dialer.server();
+                    let message = format!(
+                        "the FTP server {server} did not connect to this host for data, {step}; \
+                         if a firewall or a NAT is in between, leave out passive = \"never\""
+                    );
+                    return Err(Error::new(ErrorKind::Timeout, message).with_source(error));
                 }
                 FtpError::SecureError(text) => return Err(self.not_secured(&step, &text).await),
                 error => return Err(self.lost(&step, error)),
@@ -256,17 +354,60 @@ impl Session {
     /// Closes a data connection and reads what the server says of the transfer: only `226` or `250` is a success.
     pub(super) async fn finish(&mut self, transfer: Transfer) -> Answer<()> {
         let limit = self.dialer.read_timeout;
-        match timeout(limit, transfer.finish()).await {
-            Ok(Ok(())) => {
-                self.in_step = true;
-                self.replies += 1;
-                Ok(Ok(()))
+        let mut heard = match timeout(limit, transfer.finish()).await {
+            Ok(Ok(())) => Some(Reply::complete()),
+            Ok(Err(FtpError::UnexpectedResponse(response))) => Some(Reply::new(response)),
+            Ok(Err(error)) => return Err(self.lost("ending a transfer", error)),
+            Err(_) => None,
+        };
+        let mut verdict = self.verdict.take();
+        // Answers to NOOP come before the verdict, behind it, or never.
+        loop {
+            match heard.take() {
+                Some(reply) if self.owed > 0 && is_answer_to_noop(&reply) => self.owed -= 1,
+                Some(reply) => verdict = Some(reply),
+                None if verdict.is_some() => break,
+                None => return Err(self.dialer.late("waiting for the end of a transfer", limit)),
             }
-            Ok(Err(FtpError::UnexpectedResponse(response))) => {
-                self.replied(Reply::new(response), "ending a transfer").map(Err)
+            let limit = match (&verdict, self.owed) {
+                (Some(_), 0) => break,
+                (Some(_), _) => NOOP_WAIT,
+                (None, _) => limit,
+            };
+            heard = match timeout(limit, self.stream.read_response_in(&[])).await {
+                Ok(Ok(response) | Err(FtpError::UnexpectedResponse(response))) => Some(Reply::new(response)),
+                Ok(Err(error)) => return Err(self.lost("ending a transfer", error)),
+                Err(_) => None,
+            };
+        }
+        let Some(reply) = verdict else { return Err(self.dialer.late("waiting for the end of a transfer", limit)) };
+        let reply = self.replied(reply, "ending a transfer")?;
+        self.in_step = self.owed == 0;
+        Ok(if matches!(reply.code, 226 | 250) { Ok(()) } else { Err(reply) })
+    }
+
+    /// During a transfer: says something on the control connection when nothing was said for long, if that is wanted.
+    pub(super) async fn keep_alive(&mut self) -> Result<(), Error> {
+        let is_due = self.dialer.config.noop_interval.is_some_and(|interval| self.spoke.elapsed() >= interval);
+        if !is_due || self.owed >= NOOPS_OWED_MAX {
+            return Ok(());
+        }
+        self.spoke = Instant::now();
+        match timeout(NOOP_GLANCE, self.stream.custom_command("NOOP", &[])).await {
+            Ok(Ok(response) | Err(FtpError::UnexpectedResponse(response))) => {
+                let reply = Reply::new(response);
+                if !is_answer_to_noop(&reply) {
+                    self.verdict = Some(reply);
+                    self.owed += 1;
+                }
+                Ok(())
             }
-            Ok(Err(error)) => Err(self.lost("ending a transfer", error)),
-            Err(_) => Err(self.dialer.late("waiting for the end of a transfer", limit)),
+            Ok(Err(error)) => Err(self.lost("keeping the connection alive", error)),
+            // Many servers answer only when the transfer is over.
+            Err(_) => {
+                self.owed += 1;
+                Ok(())
+            }
         }
     }
 
@@ -286,8 +427,9 @@ impl Session {
 
     fn facts(&self, reply: &Reply, path: &RemotePath) -> Result<Entry, Error> {
         reply
-            .lines()
-            .find_map(listing::facts)
+            .lines(self.dialer.config.encoding)
+            .iter()
+            .find_map(|line| listing::facts(line))
             .map(|listed| listed.at(path.clone()))
             .ok_or_else(|| self.refused(&format!("look at {path}: its answer to MLST tells nothing"), reply))
     }
@@ -339,9 +481,10 @@ impl Session {
 
     /// Opens the listing of a folder. Refused when it is not a folder or cannot be listed.
     pub(super) async fn open_listing(&mut self, folder: &RemotePath) -> Answer<Lines> {
+        let encoding = self.dialer.config.encoding;
         if self.can.machine_listings {
             match self.open(Open::Lines { command: &format!("MLSD {folder}") }).await? {
-                Ok(transfer) => return Ok(Ok(Lines::new(transfer, Form::Machine))),
+                Ok(transfer) => return Ok(Ok(Lines::new(transfer, Form::Machine, encoding))),
                 Err(reply) if matches!(reply.code, 500 | 502 | 504) => self.can.machine_listings = false,
                 Err(reply) => return Ok(Err(reply)),
             }
@@ -353,12 +496,12 @@ impl Session {
         }
         if self.can.unix_options {
             match self.open(Open::Lines { command: "LIST -a ." }).await? {
-                Ok(transfer) => return Ok(Ok(Lines::new(transfer, Form::Human))),
+                Ok(transfer) => return Ok(Ok(Lines::new(transfer, Form::Human, encoding))),
                 Err(_) => self.can.unix_options = false,
             }
         }
         let opened = self.open(Open::Lines { command: "LIST" }).await?;
-        Ok(opened.map(|transfer| Lines::new(transfer, Form::Human)))
+        Ok(opened.map(|transfer| Lines::new(transfer, Form::Human, encoding)))
     }
 
     /// `RNFR` and `RNTO`.
@@ -369,6 +512,74 @@ impl Session {
         }
         let to = self.command(&format!("RNTO {target}")).await?;
         Ok(if to.is_positive() { Ok(()) } else { Err(to) })
+    }
+
+    /// Sets the time of the last change: by `MFMT` (draft-somers-ftp-mfxx), or by the `MDTM` with a time that some
+    /// servers take instead (vsftpd, Serv-U). `None` when the server has neither.
+    pub(super) async fn set_modified(
+        &mut self,
+        path: &RemotePath,
+        time: SystemTime,
+    ) -> Result<Option<Answered>, Error> {
+        let Some(stamp) = listing::time_stamp(time) else {
+            return Err(Error::new(ErrorKind::Invalid, format!("cannot set the time of {path}: FTP cannot write it")));
+        };
+        if self.can.has("MFMT") {
+            let reply = self.command(&format!("MFMT {stamp} {path}")).await?;
+            return Ok(Some(if reply.is_positive() { Ok(()) } else { Err(reply) }));
+        }
+        if !self.can.has("MDTM") {
+            return Ok(None);
+        }
+        let reply = self.command(&format!("MDTM {stamp} {path}")).await?;
+        // Others take it all for a name, of which they may even know the time.
+        let now = self.command(&format!("MDTM {path}")).await?;
+        let is_set = reply.is_positive() && now.argument().is_some_and(|time| time.starts_with(&stamp));
+        Ok(is_set.then_some(Ok(())))
+    }
+
+    /// A checksum that the server computes, which may take it long.
+    pub(super) async fn checksum(&mut self, path: &RemotePath) -> Result<Option<Checksum>, Error> {
+        let Some(request) = hashes::best(&self.can.features) else { return Ok(None) };
+        if let Some(option) = request.option
+            && !self.command(&format!("OPTS HASH {option}")).await?.is_positive()
+        {
+            return Ok(None);
+        }
+        let reply = self.command(&format!("{} {path}", request.verb)).await?;
+        if !reply.is_positive() {
+            return Err(self.refused(&format!("compute the checksum of {path}"), &reply));
+        }
+        let value = reply.hash(request.digits);
+        Ok(value.map(|value| Checksum { algorithm: request.algorithm, value }))
+    }
+
+    /// Whether the server lists a feature in reply to `FEAT`.
+    pub(super) fn has(&self, feature: &str) -> bool {
+        self.can.features.iter().any(|listed| listed.eq_ignore_ascii_case(feature))
+    }
+
+    /// What the server lists in reply to `FEAT`.
+    pub(super) fn features(&self) -> &[String] {
+        &self.can.features
+    }
+
+    /// What is worth knowing of the server.
+    pub(super) fn about(&self) -> Facts {
+        let mut facts = vec![("address", self.data_port.peer())];
+        let greeting = self.stream.get_welcome_msg().unwrap_or_default();
+        // The last line has the server's name, if any has; the code stands before it.
+        let name = greeting.lines().next_back().and_then(|line| line.get(4..)).unwrap_or_default();
+        facts.push(("server", name.chars().filter(|character| !character.is_control()).take(FACT_CHARS_MAX).collect()));
+        if let Some(system) = &self.can.system {
+            facts.push(("system", system.chars().take(FACT_CHARS_MAX).collect()));
+        }
+        if let Some(tls) = self.handshakes.as_ref().and_then(|handshakes| handshakes.protocol()) {
+            facts.push(("tls", tls));
+        }
+        let features: Vec<&str> = self.can.features.iter().filter_map(|feature| feature.split(' ').next()).collect();
+        facts.push(("features", features.join(" ").chars().take(FACT_CHARS_MAX).collect()));
+        facts
     }
 
     /// Why something could not be put at `path`: by what its folder is, or else what the server said.
@@ -398,6 +609,15 @@ impl Session {
     /// Whether the next command will get its own reply.
     pub(super) fn is_in_step(&self) -> bool {
         self.in_step
+    }
+
+    /// How long ago it was opened.
+    pub(super) fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    pub(super) fn encoding(&self) -> Encoding {
+        self.dialer.config.encoding
     }
 
     /// Whether another operation can begin here.
@@ -443,25 +663,35 @@ impl Session {
     }
 }
 
+/// Servers that mind it during a transfer refuse it as a command they do not take now.
+fn is_answer_to_noop(reply: &Reply) -> bool {
+    matches!(reply.code, 200 | 500..=503)
+}
+
 impl Open<'_> {
     fn step(&self) -> String {
         match self {
             Open::Retrieve { path, .. } => format!("opening a data connection for RETR {path}"),
-            Open::Store { path } => format!("opening a data connection for STOR {path}"),
+            Open::Store { path, .. } => format!("opening a data connection for STOR {path}"),
+            Open::Append { path } => format!("opening a data connection for APPE {path}"),
             Open::Lines { command } => format!("opening a data connection for {command}"),
         }
     }
 }
 
 async fn open_on(stream: &mut AsyncRustlsFtpStream, what: Open<'_>) -> FtpResult<Transfer> {
+    let restart =
+        |offset: u64| usize::try_from(offset).map_err(|error| FtpError::ConnectionError(std::io::Error::other(error)));
     match what {
         Open::Retrieve { path, offset } => {
-            let offset =
-                usize::try_from(offset).map_err(|error| FtpError::ConnectionError(std::io::Error::other(error)))?;
-            stream.resume_transfer(offset).await?;
+            stream.resume_transfer(restart(offset)?).await?;
             stream.retr_as_stream(path.as_str()).await
         }
-        Open::Store { path } => stream.put_with_stream(path.as_str()).await,
+        Open::Store { path, offset } => {
+            stream.resume_transfer(restart(offset)?).await?;
+            stream.put_with_stream(path.as_str()).await
+        }
+        Open::Append { path } => stream.append_with_stream(path.as_str()).await,
         Open::Lines { command } => {
             let preliminary = [Status::AboutToSend, Status::AlreadyOpen];
             stream.custom_data_command(command, &preliminary).await.map(|(_, transfer)| transfer)
@@ -480,12 +710,14 @@ enum Form {
 pub(super) struct Lines {
     reader: BufReader<Transfer>,
     form: Form,
+    encoding: Encoding,
     now: SystemTime,
 }
 
 impl Lines {
-    fn new(transfer: Transfer, form: Form) -> Self {
-        Self { reader: BufReader::with_capacity(CHUNK_BYTES, transfer), form, now: SystemTime::now() }
+    fn new(transfer: Transfer, form: Form, encoding: Encoding) -> Self {
+        let reader = BufReader::with_capacity(CHUNK_BYTES, transfer);
+        Self { reader, form, encoding, now: SystemTime::now() }
     }
 
     /// The next line without its end; `None` after the last.
@@ -530,10 +762,10 @@ impl Lines {
 
     /// What a line says.
     pub(super) fn read(&self, line: &[u8]) -> Line {
-        let Ok(line) = std::str::from_utf8(line) else { return Line::Unreadable };
+        let line = self.encoding.text(line);
         match self.form {
-            Form::Machine => listing::machine_line(line),
-            Form::Human => listing::human_line(line, self.now),
+            Form::Machine => listing::machine_line(&line),
+            Form::Human => listing::human_line(&line, self.now),
         }
     }
 

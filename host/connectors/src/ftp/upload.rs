@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::pool::Pool;
 use super::reply::Reply;
 use super::session::{Open, Session, Transfer};
-use crate::backend::{ALTERNATIVE_NAMES_MAX, Entry, EntryKind, IfExists, alternative_name};
+use crate::backend::{ALTERNATIVE_NAMES_MAX, Entry, EntryKind, IfExists, WriteOptions, alternative_name};
 use crate::content::Content;
 use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
@@ -29,6 +29,13 @@ const REMOVE_PAUSE: Duration = Duration::from_millis(300);
 
 /// How long a failed upload waits for the removal of its leftover, which goes on behind its back.
 const REMOVE_WAIT: Duration = Duration::from_secs(5);
+
+/// Where the content comes from.
+pub(super) enum Source<'a> {
+    Content(Content),
+    /// A file of the same server, which copies it.
+    File(&'a RemotePath),
+}
 
 /// A file on its way. Dropped in the middle, it removes its temporary file in the background.
 pub(super) struct Upload {
@@ -46,54 +53,73 @@ impl Upload {
         Self { pool, temporary, transfer: None, session: Some(session), is_leftover: true }
     }
 
-    /// Writes the file and gives it its name; on failure, removes what there is of it.
+    /// Writes the file and gives it its name; on failure, removes what there is of it, unless it shall be continued.
     pub(super) async fn run(
         mut self,
         path: &RemotePath,
-        content: Content,
-        if_exists: IfExists,
+        source: Source<'_>,
+        options: &WriteOptions,
     ) -> Result<Entry, Error> {
-        let written = self.write(path, content, if_exists).await;
+        self.is_leftover = options.resume.is_none();
+        let written = self.write(path, source, options).await;
         if let Some(remains) = self.remains() {
             // A task of its own, so that it goes on when the caller goes away.
             let removal = tokio::spawn(remains.remove());
             if timeout(REMOVE_WAIT, removal).await.is_err() {
                 tracing::debug!(path = %self.temporary, "a temporary file is still to be removed");
             }
-        } else if let Some(session) = self.session.take() {
+        } else if let Some(mut session) = self.session.take() {
+            // What arrived is kept by the server when it has seen the end of it.
+            if let Some(transfer) = self.transfer.take()
+                && session.finish(transfer).await.is_ok()
+            {
+                session.check_before_reuse();
+            }
             self.pool.put(session);
         }
         written
     }
 
-    async fn write(&mut self, path: &RemotePath, content: Content, if_exists: IfExists) -> Result<Entry, Error> {
+    async fn write(&mut self, path: &RemotePath, source: Source<'_>, options: &WriteOptions) -> Result<Entry, Error> {
         let Self { session: Some(session), temporary, transfer, is_leftover, .. } = self else {
             return Err(Error::new(ErrorKind::Internal, "an upload was used after its end"));
         };
-        match session.open(Open::Store { path: temporary }).await? {
-            Ok(opened) => *transfer = Some(opened),
-            Err(reply) => return Err(session.not_put("write", path, &reply).await),
-        }
-        let sent = send(session, transfer, path, content).await?;
-        if let Some(stored) = session.size(temporary).await?
-            && stored != sent
+        let size = match source {
+            Source::Content(content) => {
+                let offset = options.resume.as_ref().map_or(0, |resume| resume.offset);
+                let open = continued(session, path, temporary, offset).await?;
+                match session.open(open).await? {
+                    Ok(opened) => *transfer = Some(opened),
+                    Err(reply) => return Err(session.not_put("write", path, &reply).await),
+                }
+                Some(offset + send(session, transfer, path, content).await?)
+            }
+            Source::File(source) => {
+                copy(session, source, temporary).await?;
+                session.size(source).await?
+            }
+        };
+        if let (Some(stored), Some(size)) = (session.size(temporary).await?, size)
+            && stored != size
         {
+            *is_leftover = true;
             return Err(Error::new(
                 ErrorKind::Interrupted,
-                format!("the FTP server kept {stored} of the {sent} bytes of {path}; nothing was replaced"),
+                format!("the FTP server kept {stored} of the {size} bytes of {path}; nothing was replaced"),
             ));
         }
+        if let Some(time) = options.modified
+            && !matches!(session.set_modified(temporary, time).await?, Some(Ok(())))
+        {
+            tracing::debug!(%path, "the FTP server does not set the time of a file");
+        }
+        let if_exists = options.if_exists;
         let target = free_name(session, path, if_exists).await?;
+        // From here on a failure is no matter of the content.
         give_name(session, temporary, &target, if_exists, is_leftover).await?;
         // The file is there whatever this answers.
         let seen = session.stat(&target).await.ok().flatten();
-        Ok(seen.unwrap_or(Entry {
-            path: target,
-            kind: EntryKind::File,
-            size: Some(sent),
-            modified: None,
-            revision: None,
-        }))
+        Ok(seen.unwrap_or(Entry { path: target, kind: EntryKind::File, size, modified: None, revision: None }))
     }
 
     fn remains(&mut self) -> Option<Remains> {
@@ -116,8 +142,43 @@ impl Drop for Upload {
     }
 }
 
+/// How to go on at an offset. What a server has got of a file is seldom more than what it said, and then it is cut off.
+async fn continued<'a>(
+    session: &mut Session,
+    path: &RemotePath,
+    temporary: &'a RemotePath,
+    offset: u64,
+) -> Result<Open<'a>, Error> {
+    if offset == 0 {
+        return Ok(Open::Store { path: temporary, offset });
+    }
+    match session.size(temporary).await? {
+        // The way that asks the least of a server.
+        Some(size) if size == offset => Ok(Open::Append { path: temporary }),
+        Some(size) if size > offset => Ok(Open::Store { path: temporary, offset }),
+        found => Err(Error::new(
+            ErrorKind::Interrupted,
+            format!(
+                "cannot go on writing {path} at byte {offset}: the FTP server has {} bytes of it; begin anew",
+                found.unwrap_or(0)
+            ),
+        )),
+    }
+}
+
+/// Copies a file on the server, by what ProFTPD calls `SITE CPFR` and `SITE CPTO` (mod_copy).
+async fn copy(session: &mut Session, source: &RemotePath, target: &RemotePath) -> Result<(), Error> {
+    for (command, path) in [("SITE CPFR", source), ("SITE CPTO", target)] {
+        let reply = session.command(&format!("{command} {path}")).await?;
+        if !(reply.is_positive() || reply.code == 350) {
+            return Err(session.refused(&format!("copy {source} to {target}"), &reply));
+        }
+    }
+    Ok(())
+}
+
 /// Sends the content and hears that the server has it; the number of bytes.
-async fn send(
+pub(super) async fn send(
     session: &mut Session,
     transfer: &mut Option<Transfer>,
     path: &RemotePath,
@@ -128,6 +189,7 @@ async fn send(
     let mut sent = 0;
     let mut broken = None;
     while let Some(chunk) = chunks.try_next().await? {
+        session.keep_alive().await?;
         let Some(open) = transfer.as_mut() else { break };
         match timeout(limit, open.write_all(&chunk)).await {
             Ok(Ok(())) => sent += chunk.len() as u64,
@@ -147,7 +209,7 @@ async fn send(
         (Err(reply), _) => Err(session.refused(&format!("take all of {path}"), &reply)),
         (Ok(()), None) => Ok(sent),
         (Ok(()), Some(error)) => {
-            let message = format!("writing {path} broke off after about {sent} bytes; nothing was replaced");
+            let message = format!("writing {path} broke off after about {sent} bytes");
             Err(Error::new(ErrorKind::Interrupted, message).with_source(error))
         }
     }

@@ -6,10 +6,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::io::{
+    AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Lines, ReadHalf, WriteHalf,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+/// A connection, encrypted or not.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// What goes wrong; by default nothing.
 #[derive(Clone, Default)]
@@ -18,6 +25,18 @@ pub(crate) struct Faults {
     pub(crate) greeting: Option<&'static str>,
     /// Instead of the reply to the password.
     pub(crate) login: Option<&'static str>,
+    /// The reply to `ACCT`, which is asked for after the password.
+    pub(crate) account: Option<&'static str>,
+    /// How `NOOP` is answered during a download.
+    pub(crate) noop: Noop,
+    /// A download sends a byte and waits, so often; then it goes on at once.
+    pub(crate) slow_bytes: usize,
+    /// Everything is encrypted, from the first byte on.
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// Data connections end without the end of TLS.
+    pub(crate) no_close_notify: bool,
+    /// `SIZE` is refused.
+    pub(crate) no_size: bool,
     /// Instead of the reply to `EPSV`; `{port}` is the port.
     pub(crate) epsv: Option<&'static str>,
     /// The address in the reply to `PASV`, with commas.
@@ -45,6 +64,18 @@ pub(crate) struct Faults {
     /// Commands of a connection that are answered; the next one closes it.
     pub(crate) commands_max: Option<usize>,
 }
+
+/// When the answer to a `NOOP` comes that is sent during a download.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Noop {
+    #[default]
+    AtOnce,
+    AfterTheTransfer,
+    Never,
+}
+
+/// How long a slow download waits between two bytes.
+pub(crate) const SLOW: Duration = Duration::from_millis(100);
 
 /// What a test looks at afterwards.
 #[derive(Default)]
@@ -116,7 +147,7 @@ impl Drop for FakeFtp {
 }
 
 struct Session {
-    control: OwnedWriteHalf,
+    control: WriteHalf<Box<dyn Wire>>,
     state: Arc<Mutex<State>>,
     faults: Faults,
     data: Option<TcpListener>,
@@ -126,7 +157,7 @@ struct Session {
 
 impl Session {
     async fn serve(stream: TcpStream, number: usize, state: Arc<Mutex<State>>, faults: Faults) -> std::io::Result<()> {
-        let (reader, control) = stream.into_split();
+        let (reader, control) = tokio::io::split(secured(stream, &faults).await?);
         let mut lines = BufReader::new(reader).lines();
         let mut session = Self { control, state, faults, data: None, offset: 0, rename_from: String::new() };
         session.say(session.faults.greeting.unwrap_or("220 ready")).await?;
@@ -146,6 +177,10 @@ impl Session {
             }
             answered += 1;
             let (verb, argument) = line.split_once(' ').unwrap_or((&line, ""));
+            if verb == "RETR" && session.faults.slow_bytes > 0 {
+                session.send_slowly(argument, number, &mut lines).await?;
+                continue;
+            }
             session.answer(verb, argument).await?;
             if session.faults.is_cut && verb == "RETR" {
                 return Ok(());
@@ -166,11 +201,14 @@ impl Session {
         let missing = "550 no such file or directory";
         let reply = match verb {
             "USER" => "331 password?".to_owned(),
+            "PASS" if self.faults.account.is_some() => "332 account?".to_owned(),
             "PASS" => self.faults.login.unwrap_or("230 welcome").to_owned(),
-            "TYPE" | "NOOP" => "200 fine".to_owned(),
+            "ACCT" => self.faults.account.unwrap_or("202 not needed").to_owned(),
+            "TYPE" | "NOOP" | "PBSZ" | "PROT" => "200 fine".to_owned(),
             "SYST" => "215 UNIX Type: L8".to_owned(),
             "CWD" if name.is_empty() => "250 fine".to_owned(),
             "CWD" => missing.to_owned(),
+            "SIZE" if self.faults.no_size => "502 not implemented".to_owned(),
             "SIZE" => found.map_or(missing.to_owned(), |content| format!("213 {}", content.len())),
             "MDTM" => found.map_or(missing.to_owned(), |_| "213 20260102030405".to_owned()),
             "REST" => {
@@ -224,9 +262,13 @@ impl Session {
         Ok(port)
     }
 
-    async fn accept(&mut self) -> std::io::Result<TcpStream> {
+    async fn accept(&mut self) -> std::io::Result<Box<dyn Wire>> {
         self.say("150 here it comes").await?;
-        Ok(self.data.take().unwrap().accept().await?.0)
+        secured(self.data.take().unwrap().accept().await?.0, &self.faults).await
+    }
+
+    async fn end(&mut self, mut data: Box<dyn Wire>) -> std::io::Result<()> {
+        if self.faults.no_close_notify { data.flush().await } else { data.shutdown().await }
     }
 
     async fn send(&mut self, content: &[u8]) -> std::io::Result<()> {
@@ -236,11 +278,50 @@ impl Session {
         if self.faults.data_hangs {
             std::future::pending::<()>().await;
         }
-        data.shutdown().await?;
+        self.end(data).await?;
         if self.faults.is_cut {
             return Ok(());
         }
         self.say(self.faults.after_download.unwrap_or("226 done")).await
+    }
+
+    /// A download during which commands are heard.
+    async fn send_slowly(
+        &mut self,
+        argument: &str,
+        number: usize,
+        lines: &mut Lines<BufReader<ReadHalf<Box<dyn Wire>>>>,
+    ) -> std::io::Result<()> {
+        let content = self.state.lock().unwrap().files[argument.trim_start_matches('/')].clone();
+        let mut data = self.accept().await?;
+        let (slow, quick) = content.split_at(self.faults.slow_bytes);
+        let mut owed = 0;
+        for byte in slow {
+            data.write_all(&[*byte]).await?;
+            let pause = tokio::time::sleep(SLOW);
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    line = lines.next_line() => {
+                        let line = line?.unwrap();
+                        self.state.lock().unwrap().commands.push((number, line));
+                        match self.faults.noop {
+                            Noop::AtOnce => self.say("200 still here").await?,
+                            Noop::AfterTheTransfer => owed += 1,
+                            Noop::Never => {}
+                        }
+                    }
+                }
+            }
+        }
+        data.write_all(quick).await?;
+        self.end(data).await?;
+        self.say("226 done").await?;
+        for _ in 0..owed {
+            self.say("200 still here").await?;
+        }
+        Ok(())
     }
 
     async fn receive(&mut self, name: String) -> std::io::Result<()> {
@@ -268,7 +349,14 @@ impl Session {
                 data.write_all(lines.as_bytes()).await?;
             }
         }
-        data.shutdown().await?;
+        self.end(data).await?;
         self.say("226 listed").await
     }
+}
+
+async fn secured(stream: TcpStream, faults: &Faults) -> std::io::Result<Box<dyn Wire>> {
+    Ok(match &faults.tls {
+        Some(acceptor) => Box::new(acceptor.accept(stream).await?),
+        None => Box::new(stream),
+    })
 }

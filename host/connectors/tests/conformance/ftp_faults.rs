@@ -8,12 +8,15 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use secrecy::SecretString;
+use sha2::{Digest, Sha256};
+use tokio_rustls::TlsAcceptor;
 use wharf_connectors::ftp::Passive;
 use wharf_connectors::{
-    ByteRange, Common, Config, Content, Egress, EntryKind, Error, ErrorKind, IfExists, Remote, RemotePath, chain, ftp,
+    ByteRange, Common, Config, Content, Egress, EntryKind, Error, ErrorKind, IfExists, Remote, RemotePath, Step, chain,
+    ftp, tls,
 };
 
-use crate::fake_ftp::{FakeFtp, Faults};
+use crate::fake_ftp::{FakeFtp, Faults, Noop, SLOW};
 use crate::places::loopback;
 
 const PASSWORD: &str = "hunter2 and more";
@@ -398,4 +401,118 @@ async fn pages_of_a_listing_arrive_before_its_end() {
     futures::pin_mut!(pages);
     let first = pages.try_next().await.unwrap().unwrap();
     assert!(!first.is_empty() && first.len() <= 1000);
+}
+
+#[tokio::test]
+async fn an_account_is_told_to_a_server_that_asks_for_it() {
+    let faults = Faults { account: Some("230 welcome, sales"), ..Faults::default() };
+    let server = FakeFtp::start(faults.clone()).await;
+    fails(remote(&server).ping().await, ErrorKind::Denied, &["332 account?"]);
+    let Config::Ftp(mut config) = config(server.port, Passive::Auto) else { unreachable!() };
+    config.account = Some(SecretString::from("hunter2 sales"));
+    let remote = Remote::new("partner", common(), Config::Ftp(config.clone()), &loopback()).unwrap();
+    remote.ping().await.unwrap();
+    assert!(server.commands(2).contains(&"ACCT hunter2 sales".to_owned()), "{:?}", server.commands(2));
+    let server = FakeFtp::start(Faults { account: Some("530 no such account"), ..faults }).await;
+    config.port = server.port;
+    let remote = Remote::new("partner", common(), Config::Ftp(config), &loopback()).unwrap();
+    fails(remote.ping().await, ErrorKind::Denied, &["530 no such account"]);
+}
+
+#[tokio::test]
+async fn a_failed_ping_tells_its_step() {
+    let step = async |config: Config, egress: &Arc<Egress>| {
+        let remote = Remote::new("partner", common(), config, egress).unwrap();
+        remote.ping().await.unwrap_err().step()
+    };
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let Config::Ftp(unknown) = config(21, Passive::Auto) else { unreachable!() };
+    let unknown = Config::Ftp(ftp::Config { host: "no-such-host.invalid".to_owned(), ..unknown });
+    assert_eq!(step(unknown, &loopback()).await, Some(Step::Name));
+    assert_eq!(step(config(closed, Passive::Auto), &Arc::default()).await, Some(Step::Name));
+    assert_eq!(step(config(closed, Passive::Auto), &loopback()).await, Some(Step::Connect));
+    let cases = [
+        (Faults { greeting: Some("421 full"), ..Faults::default() }, Step::Connect),
+        (Faults { greeting: Some(""), ..Faults::default() }, Step::Connect),
+        (Faults { login: Some("530 no"), ..Faults::default() }, Step::Login),
+        (Faults { login: Some(""), ..Faults::default() }, Step::Login),
+        (Faults { commands_max: Some(5), ..Faults::default() }, Step::Command),
+    ];
+    for (faults, wanted) in cases {
+        let server = FakeFtp::start(faults).await;
+        assert_eq!(step(config(server.port, Passive::Auto), &loopback()).await, Some(wanted));
+    }
+    let server = FakeFtp::start(Faults::default()).await;
+    let Config::Ftp(plain) = config(server.port, Passive::Auto) else { unreachable!() };
+    let secure = ftp::Config { security: ftp::Security::Explicit(Default::default()), ..plain };
+    assert_eq!(step(Config::Ftp(secure), &loopback()).await, Some(Step::Tls));
+}
+
+#[tokio::test]
+async fn a_long_transfer_keeps_its_control_connection_alive_whenever_the_server_answers() {
+    for noop in [Noop::AtOnce, Noop::AfterTheTransfer, Noop::Never] {
+        let server = server_with_file(Faults { slow_bytes: 8, noop, ..Faults::default() }).await;
+        let Config::Ftp(mut config) = config(server.port, Passive::Auto) else { unreachable!() };
+        config.noop_interval = Some(2 * SLOW);
+        let remote = Remote::new("partner", common(), Config::Ftp(config), &loopback()).unwrap();
+        for _ in 0..2 {
+            assert_eq!(read(&remote, "/file").await.unwrap().len(), 100_000);
+        }
+        let noops = server.commands(1).iter().filter(|command| *command == "NOOP").count();
+        assert!((2..20).contains(&noops), "{:?}", server.commands(1));
+        // Whoever owes an answer is not asked again.
+        assert_eq!(server.connections(), if noop == Noop::Never { 2 } else { 1 });
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_not_used_beyond_its_life_time() {
+    let server = server_with_file(Faults::default()).await;
+    let common = Common { life_time: Duration::from_millis(100), ..common() };
+    let remote = Remote::new("partner", common, config(server.port, Passive::Auto), &loopback()).unwrap();
+    remote.ping().await.unwrap();
+    remote.ping().await.unwrap();
+    assert_eq!(server.connections(), 1);
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    remote.ping().await.unwrap();
+    assert_eq!(server.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_connect_to_us_is_an_error_and_no_wait() {
+    let server = server_with_file(Faults::default()).await;
+    let begun = Instant::now();
+    // It has no PORT.
+    fails(read(&remote_by(&server, Passive::Never), "/file").await, ErrorKind::Unsupported, &["502"]);
+    assert!(begun.elapsed() < SOON);
+}
+
+#[tokio::test]
+async fn an_end_that_tls_does_not_announce_is_believed_only_when_the_size_is_as_told() {
+    let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let pin: String = Sha256::digest(key.cert.der()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let tls = tls.with_no_client_auth();
+    let tls = tls.with_single_cert(vec![key.cert.der().clone()], key.signing_key.into()).unwrap();
+    let faults = Faults { tls: Some(TlsAcceptor::from(Arc::new(tls))), no_close_notify: true, ..Faults::default() };
+    let remote = |server: &FakeFtp| {
+        let tls = tls::Config { pin: pin.parse().ok(), ..tls::Config::default() };
+        let Config::Ftp(plain) = config(server.port, Passive::Auto) else { unreachable!() };
+        let config = Config::Ftp(ftp::Config { security: ftp::Security::Implicit(tls), ..plain });
+        Remote::new("partner", common(), config, &loopback()).unwrap()
+    };
+
+    let server = server_with_file(faults.clone()).await;
+    assert_eq!(read(&remote(&server), "/file").await.unwrap().len(), 100_000);
+    assert_eq!(remote(&server).list(&RemotePath::root()).await.unwrap().len(), 1);
+    let server = server_with_file(Faults { no_size: true, ..faults.clone() }).await;
+    fails(read(&remote(&server), "/file").await, ErrorKind::Interrupted, &["/file", "broke"]);
+    let server = server_with_file(Faults { sent_max: Some(50_000), ..faults.clone() }).await;
+    fails(read(&remote(&server), "/file").await, ErrorKind::Interrupted, &["/file", "broke"]);
+    let server = server_with_file(Faults { after_download: Some("426 aborted"), ..faults.clone() }).await;
+    fails(read(&remote(&server), "/file").await, ErrorKind::Interrupted, &["426 aborted"]);
+    // Announced, it needs no size.
+    let server = server_with_file(Faults { no_close_notify: false, no_size: true, ..faults }).await;
+    assert_eq!(read(&remote(&server), "/file").await.unwrap().len(), 100_000);
 }

@@ -10,6 +10,7 @@ mod contract;
 mod fake_ftp;
 mod ftp_faults;
 mod ftp_server;
+mod ftp_servers;
 mod ftps;
 mod local_jail;
 mod openssh;
