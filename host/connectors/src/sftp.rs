@@ -15,6 +15,7 @@ mod pool;
 mod posix;
 mod script;
 mod session;
+mod ssh_config;
 mod status;
 mod transfer;
 mod tree;
@@ -38,11 +39,12 @@ use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
 use dialer::Dialer;
 pub use handle::{Handle, INFOS_MAX};
-pub use host_key::{Fingerprint, HostKeys};
+pub use host_key::{Fingerprint, HostKeys, PORT};
 pub use login::Login;
 use pool::{Lease, Pool};
 pub use posix::{Info, Owner};
 pub use script::{CommandResult, Script, Shell};
+pub use ssh_config::SshOptions;
 pub use status::FileSystem;
 use transfer::{CHUNKS_WAITING_MAX, Leftover, Piece};
 use tree::Tree;
@@ -78,6 +80,62 @@ pub struct Config {
     /// The folder in which scripts begin, a path of the connection; without one, the folder that the server opens after
     /// the login.
     pub directory: Option<RemotePath>,
+    /// Without traffic for so long, the server is asked whether it is still there while something waits for it.
+    pub keepalive: Option<Duration>,
+    /// Whether `get` and `put` of scripts keep the time of last change without being told so (`-p`).
+    pub preserve: bool,
+    /// What is told of the connection in the log of the host.
+    pub log_level: LogLevel,
+}
+
+impl Config {
+    /// Usual settings for what must be said. Nothing vouches for the server yet, and nothing logs in.
+    pub fn new(host: &str, user: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            port: PORT,
+            address_family: AddressFamily::Any,
+            user: user.to_owned(),
+            login: Vec::new(),
+            host_keys: HostKeys::default(),
+            algorithms: Algorithms::default(),
+            compression: false,
+            directory: None,
+            keepalive: None,
+            preserve: false,
+            log_level: LogLevel::Info,
+        }
+    }
+}
+
+/// What is told of a connection in the log of the host, besides the line of each operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum LogLevel {
+    /// Nothing more.
+    #[default]
+    Info,
+    /// Each session that is opened, with what was agreed on.
+    Verbose,
+    /// Each command of a script, too.
+    Debug,
+}
+
+impl LogLevel {
+    /// From the words of `ssh`: those below `INFO` tell nothing more either.
+    ///
+    /// # Errors
+    /// `Invalid` for any other word.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        match text.to_ascii_lowercase().as_str() {
+            "quiet" | "fatal" | "error" | "info" => Ok(Self::Info),
+            "verbose" => Ok(Self::Verbose),
+            "debug" | "debug1" | "debug2" | "debug3" => Ok(Self::Debug),
+            _ => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("{text:?} is no log level: quiet, fatal, error, info, verbose, debug, debug1, debug2, debug3"),
+            )),
+        }
+    }
 }
 
 /// Which addresses of a server are used.
@@ -109,6 +167,8 @@ pub struct Algorithms {
 pub(crate) struct Sftp {
     pool: Arc<Pool>,
     directory: Option<RemotePath>,
+    preserve: bool,
+    log_level: LogLevel,
 }
 
 impl Sftp {
@@ -134,7 +194,7 @@ impl Sftp {
                  or known-hosts",
             );
         }
-        let directory = config.directory.clone();
+        let (directory, preserve, log_level) = (config.directory.clone(), config.preserve, config.log_level);
         let dialer = Dialer {
             config,
             root: common.root.clone(),
@@ -142,7 +202,7 @@ impl Sftp {
             connect_timeout: common.connect_timeout,
             read_timeout: common.read_timeout,
         };
-        Ok(Self { pool: Pool::new(dialer, common), directory })
+        Ok(Self { pool: Pool::new(dialer, common), directory, preserve, log_level })
     }
 
     fn directory(&self) -> Option<&RemotePath> {

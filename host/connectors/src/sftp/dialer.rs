@@ -19,7 +19,7 @@ use super::host_key::{self, Fingerprint, Shown};
 use super::session::{self, Session};
 use super::tree::Tree;
 use super::watch::Watch;
-use super::{AddressFamily, Config, login, wire};
+use super::{AddressFamily, Config, LogLevel, login, wire};
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind, Step};
 use crate::path::RemotePath;
@@ -120,16 +120,18 @@ impl Dialer {
             .await
             .map_err(|_| Error::new(ErrorKind::Internal, "the thread of an SFTP session ended before it was open"))??;
         unless_wanted.keep();
-        tracing::debug!(
-            server = self.server(),
-            software = facts.software,
-            host_key_type = facts.host_key_type,
-            fingerprint = %facts.fingerprint,
-            key_exchange = facts.key_exchange,
-            cipher = facts.cipher,
-            login = facts.login,
-            "SFTP session opened"
-        );
+        if self.config.log_level >= LogLevel::Verbose {
+            tracing::info!(
+                server = self.server(),
+                software = facts.software,
+                host_key_type = facts.host_key_type,
+                fingerprint = %facts.fingerprint,
+                key_exchange = facts.key_exchange,
+                cipher = facts.cipher,
+                login = facts.login,
+                "SFTP session opened"
+            );
+        }
         Ok(Session::new(queue, watch, facts))
     }
 
@@ -179,6 +181,9 @@ impl Dialer {
         let limit = self.connect_timeout.max(self.read_timeout) + LIBRARY_TIMEOUT_EXTRA;
         ssh.set_timeout(limit.as_millis() as u32);
         ssh.set_compress(self.config.compression);
+        if let Some(interval) = self.config.keepalive {
+            ssh.set_keepalive(true, interval.as_secs() as u32);
+        }
         ssh.set_tcp_stream(socket);
         ssh.handshake().map_err(stage(Step::Connect, "agreeing on how to encrypt"))?;
 

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Sftp;
 use super::posix::{Info, Owner};
 use super::script::{Script, Shell};
 use super::status::FileSystem;
 use super::tree::{self, Tree};
+use super::{LogLevel, Sftp};
 use crate::Remote;
 use crate::backend::{ByteRange, EntryKind};
 use crate::content::Content;
@@ -293,6 +293,16 @@ impl Handle {
     /// The folder in which scripts begin, as it was configured.
     pub(super) fn directory(&self) -> Option<&RemotePath> {
         self.server.directory()
+    }
+
+    /// Whether files keep their times without being told so.
+    pub(super) fn preserves(&self) -> bool {
+        self.server.preserve
+    }
+
+    /// Whether each command of a script is told in the log.
+    pub(super) fn tells_commands(&self) -> bool {
+        self.server.log_level >= LogLevel::Debug
     }
 
     async fn run<T: Send + 'static>(

@@ -16,7 +16,7 @@ use ring::{digest, hmac};
 use crate::error::{Error, ErrorKind};
 
 /// Where servers listen unless it is said otherwise (RFC 4253, section 4.1).
-pub(super) const PORT: u16 = 22;
+pub const PORT: u16 = 22;
 
 /// Longest file of known hosts that is read: a hundred thousand lines.
 const KNOWN_HOSTS_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -70,6 +70,8 @@ pub struct HostKeys {
     /// Whether the key of a server that the file does not know is stored in it and accepted. A key that differs from
     /// a known one is refused all the same.
     pub accept_new: bool,
+    /// The name under which known hosts have the server, in place of its own and its port.
+    pub alias: Option<String>,
 }
 
 /// The server, and the key that it showed.
@@ -83,11 +85,6 @@ impl Shown<'_> {
     fn kind(&self) -> String {
         key_type(self.key)
     }
-
-    /// As the file names it.
-    fn name(&self) -> String {
-        known_name(self.host, self.port)
-    }
 }
 
 impl HostKeys {
@@ -100,11 +97,9 @@ impl HostKeys {
     pub(super) fn check(&self, shown: &Shown<'_>) -> Result<(), Error> {
         let fingerprint = Fingerprint::of(shown.key);
         let texts = self.texts()?;
-        let lines: Vec<Line<'_>> = texts
-            .iter()
-            .flat_map(|(source, text)| lines(source, text))
-            .filter(|line| line.is_about(&shown.name()))
-            .collect();
+        let name = self.name_of(shown.host, shown.port);
+        let lines: Vec<Line<'_>> =
+            texts.iter().flat_map(|(source, text)| lines(source, text)).filter(|line| line.is_about(&name)).collect();
         if let Some(line) = lines.iter().find(|line| line.marker == Marker::Revoked && line.key == shown.key) {
             return Err(refused(shown, &format!("{} has revoked this key", line.place())));
         }
@@ -138,7 +133,7 @@ impl HostKeys {
             ));
         }
         match &self.known_hosts_file {
-            Some(file) if self.accept_new => store(file, shown),
+            Some(file) if self.accept_new => store(file, &name, shown),
             _ => Err(self.unknown(shown, lines.iter().any(|line| line.marker == Marker::Authority))),
         }
     }
@@ -146,9 +141,13 @@ impl HostKeys {
     /// The algorithms of the keys that are known of a server: to ask for what can be checked.
     pub(super) fn known_types(&self, host: &str, port: u16) -> Result<Vec<String>, Error> {
         let texts = self.texts()?;
-        let name = known_name(host, port);
+        let name = self.name_of(host, port);
         let lines = texts.iter().flat_map(|(source, text)| lines(source, text));
         Ok(lines.filter(|line| line.marker == Marker::None && line.is_about(&name)).map(|line| line.kind).collect())
+    }
+
+    fn name_of(&self, host: &str, port: u16) -> String {
+        self.alias.as_ref().map_or_else(|| known_name(host, port), |alias| alias.to_lowercase())
     }
 
     fn texts(&self) -> Result<Vec<(String, String)>, Error> {
@@ -176,7 +175,8 @@ impl HostKeys {
         };
         let authority =
             if has_authority { "; certificates of host keys (@cert-authority) are not supported" } else { "" };
-        let (kind, key, name) = (shown.kind(), STANDARD.encode(shown.key), shown.name());
+        let (kind, key) = (shown.kind(), STANDARD.encode(shown.key));
+        let name = self.name_of(shown.host, shown.port);
         refused(
             shown,
             &format!(
@@ -216,9 +216,9 @@ fn read(file: &Path) -> io::Result<String> {
 }
 
 /// Adds a key to a file: whoever reads it sees the old content or the new one.
-fn store(file: &Path, shown: &Shown<'_>) -> Result<(), Error> {
+fn store(file: &Path, name: &str, shown: &Shown<'_>) -> Result<(), Error> {
     let _alone = STORING.lock().unwrap_or_else(PoisonError::into_inner);
-    let line = format!("{} {} {}\n", shown.name(), shown.kind(), STANDARD.encode(shown.key));
+    let line = format!("{name} {} {}\n", shown.kind(), STANDARD.encode(shown.key));
     let stored = read(file)
         .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(String::new()) } else { Err(error) })
         .and_then(|mut text| {
@@ -229,8 +229,8 @@ fn store(file: &Path, shown: &Shown<'_>) -> Result<(), Error> {
                 text.push('\n');
             }
             text.push_str(&line);
-            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or("known_hosts");
-            let temporary = file.with_file_name(crate::temporary::name_for(name));
+            let file_name = file.file_name().and_then(|name| name.to_str()).unwrap_or("known_hosts");
+            let temporary = file.with_file_name(crate::temporary::name_for(file_name));
             let written = write_new(&temporary, &text).and_then(|()| fs::rename(&temporary, file));
             if written.is_err() {
                 // What cannot be written may not be there either.
@@ -239,11 +239,11 @@ fn store(file: &Path, shown: &Shown<'_>) -> Result<(), Error> {
             written
         });
     stored.map_err(|error| {
-        let message = format!("the key of the SFTP server {} cannot be stored in {}", shown.name(), file.display());
+        let message = format!("the key of the SFTP server {name} cannot be stored in {}", file.display());
         Error::new(ErrorKind::Unavailable, message).with_source(error)
     })?;
     tracing::info!(
-        server = shown.name(),
+        server = name,
         key = shown.kind(),
         fingerprint = %Fingerprint::of(shown.key),
         file = %file.display(),

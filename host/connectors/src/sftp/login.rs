@@ -120,6 +120,9 @@ fn attempt(session: &Session, user: &str, way: &Login) -> Result<(), Attempt> {
                 return Err(Attempt::Refused("the key is encrypted: set passphrase".to_owned()));
             }
             let passphrase = passphrase.as_ref().map(ExposeSecret::expose_secret);
+            // A file of a secret is read without the end of its last line, which the library wants.
+            let whole = SecretString::from(format!("{}\n", text.trim_end()));
+            let text = whole.expose_secret();
             session.userauth_pubkey_memory(user, None, text, passphrase).map_err(|error| match error.code() {
                 // Whatever is wrong with the key itself, before the server is asked.
                 ErrorCode::Session(code::FILE | code::METHOD_NONE | code::KEY_FILE | code::PROTO | code::DECRYPT) => {

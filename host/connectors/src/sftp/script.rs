@@ -181,6 +181,15 @@ impl Shell {
             }
             Err(error) => (Err(error), String::new(), false, false),
         };
+        if self.handle.tells_commands() {
+            tracing::info!(
+                connection = self.handle.remote().name(),
+                command,
+                outcome = outcome.as_ref().err().map_or("ok".to_owned(), |error| chain(error)),
+                duration_ms = started.elapsed().as_millis() as u64,
+                "sftp command"
+            );
+        }
         Some(CommandResult { command, output, outcome, ignores_errors, is_quiet, took: started.elapsed() })
     }
 
@@ -460,7 +469,7 @@ impl Shell {
     }
 
     async fn get(&mut self, mut line: Line, output: &mut Output) -> Result<(), Error> {
-        let copy = Copy::new(&mut line, "reget")?;
+        let copy = Copy::new(&mut line, "reget", self.handle.preserves())?;
         let words = line.take(1, 2)?;
         let local = self.local(&line.command)?.clone();
         let matches = self.matches(&words[0]).await?;
@@ -477,7 +486,7 @@ impl Shell {
     }
 
     async fn put(&mut self, mut line: Line, output: &mut Output) -> Result<(), Error> {
-        let copy = Copy::new(&mut line, "reput")?;
+        let copy = Copy::new(&mut line, "reput", self.handle.preserves())?;
         let words = line.take(1, 2)?;
         let local = self.local(&line.command)?.clone();
         let matches = local.matches(&words[0]).await?;
@@ -548,13 +557,13 @@ struct Copy {
 }
 
 impl Copy {
-    fn new(line: &mut Line, continuing: &str) -> Result<Self, Error> {
+    fn new(line: &mut Line, continuing: &str, preserves: bool) -> Result<Self, Error> {
         let options = line.options("afpPrR")?;
         let has = |letters: &[char]| options.contains(letters);
         Ok(Self {
             is_recursive: has(&['r', 'R']),
             is_continued: has(&['a']) || line.command == continuing,
-            keeps_times: has(&['p', 'P']),
+            keeps_times: preserves || has(&['p', 'P']),
         })
     }
 

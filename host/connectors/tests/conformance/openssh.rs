@@ -69,15 +69,10 @@ impl Openssh {
     /// Settings that log in with the password and know the server by its fingerprint.
     pub(crate) fn config(&self) -> sftp::Config {
         sftp::Config {
-            host: "127.0.0.1".to_owned(),
             port: self.port(),
-            address_family: sftp::AddressFamily::Any,
-            user: "alice".to_owned(),
             login: vec![sftp::Login::Password(SecretString::from("secret"))],
             host_keys: sftp::HostKeys { pinned: vec![self.fingerprint()], ..sftp::HostKeys::default() },
-            algorithms: sftp::Algorithms::default(),
-            compression: false,
-            directory: None,
+            ..sftp::Config::new("127.0.0.1", "alice")
         }
     }
 
