@@ -6,6 +6,7 @@
 mod dropbox;
 mod ftp;
 mod http;
+mod sftp;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -23,12 +24,18 @@ use super::values::{self, expected};
 pub(super) enum Kind {
     Local,
     Ftp,
+    Sftp,
     Dropbox,
     Http,
 }
 
-const KINDS: &[(&str, Kind)] =
-    &[("local", Kind::Local), ("ftp", Kind::Ftp), ("dropbox", Kind::Dropbox), ("http", Kind::Http)];
+const KINDS: &[(&str, Kind)] = &[
+    ("local", Kind::Local),
+    ("ftp", Kind::Ftp),
+    ("sftp", Kind::Sftp),
+    ("dropbox", Kind::Dropbox),
+    ("http", Kind::Http),
+];
 
 /// More connections to one server than any of them grants to one account.
 const OPERATIONS: RangeInclusive<usize> = 1..=256;
@@ -61,10 +68,11 @@ pub(super) fn kind(section: &mut Section<'_>) -> Option<Kind> {
 
 /// The rest of the table of a connection.
 pub(super) fn read(section: &mut Section<'_>, kind: Kind) -> Option<Connection> {
-    let common = common(section);
+    let mut common = common(section);
     let config = match kind {
         Kind::Local => local(section).map(Config::Local),
         Kind::Ftp => ftp::read(section).map(Config::Ftp),
+        Kind::Sftp => sftp::read(section, &mut common).map(Config::Sftp),
         Kind::Dropbox => dropbox::read(section).map(Config::Dropbox),
         Kind::Http => http::read(section).map(Config::Http),
     };

@@ -26,7 +26,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<ftp::Config> {
 }
 
 /// The name or the address of a server. The value is not repeated in a message: people paste URLs with passwords.
-fn host(value: &DeValue<'_>) -> Result<String, String> {
+pub(super) fn host(value: &DeValue<'_>) -> Result<String, String> {
     let host = values::text(value)?;
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&host);
     if bare.parse::<IpAddr>().is_ok() {
