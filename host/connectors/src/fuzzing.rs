@@ -14,3 +14,14 @@ pub fn ftp_listing(input: &[u8]) {
 pub fn ftp_reply(input: &[u8]) {
     crate::ftp::read_any_reply(input);
 }
+
+/// Reads a packet of an SFTP server as everything that it could be: its length, its version, a reply, the space of a file
+/// system.
+pub fn sftp_packet(input: &[u8]) {
+    crate::sftp::read_any_packet(input);
+}
+
+/// Reads a file of known hosts, a file of options of ssh, and a line of a script.
+pub fn sftp_texts(input: &[u8]) {
+    crate::sftp::read_any_text(input);
+}

@@ -427,3 +427,27 @@ impl Remover {
         });
     }
 }
+
+/// For the fuzz targets.
+pub(crate) fn read_any_packet(input: &[u8]) {
+    let _refused_or_not = wire::packet_length(input);
+    let packet = bytes::Bytes::copy_from_slice(input);
+    let _refused_or_not = wire::read_version(packet.clone());
+    let _refused_or_not = FileSystem::read(packet.clone());
+    if let Ok((_, wire::Reply::Names(names))) = wire::read_reply(packet) {
+        let mut left_out = 0;
+        for name in &names {
+            tree::entry_of(&RemotePath::root(), name, &mut left_out);
+        }
+    }
+}
+
+/// For the fuzz targets.
+pub(crate) fn read_any_text(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    host_key::read_any_known_hosts(&text);
+    let _refused_or_not = SshOptions::read("partner", Some("alice"), &[], &text, Some("/"));
+    for line in text.lines() {
+        script::read_any_line(line);
+    }
+}

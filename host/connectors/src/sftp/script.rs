@@ -641,6 +641,17 @@ async fn go_on(source: &Remote, from: &RemotePath, target: &Remote, to: &RemoteP
     target.append(to, content).await.map(drop)
 }
 
+/// For the fuzz targets.
+pub(super) fn read_any_line(line: &str) {
+    if let Ok(Some(mut line)) = Line::parse(line) {
+        let _refused_or_not = line.options("la");
+        for word in &line.words {
+            let _fits_or_not = (word.fits("a.b"), word.is_pattern(), word.components());
+            let _refused_or_not = resolve(&RemotePath::root(), &word.text());
+        }
+    }
+}
+
 /// The paths that a pattern stands for, sorted: each as it would have been typed, and as it is.
 async fn expand(
     current: &RemotePath,

@@ -458,7 +458,7 @@ pub(super) fn is_self_or_parent(name: &Name) -> bool {
 }
 
 /// One name of a listing as an entry; `None` for one that no path can hold.
-fn entry_of(folder: &RemotePath, name: &Name, left_out: &mut usize) -> Option<Entry> {
+pub(super) fn entry_of(folder: &RemotePath, name: &Name, left_out: &mut usize) -> Option<Entry> {
     if is_self_or_parent(name) {
         return None;
     }

@@ -15,6 +15,7 @@ mod ftps;
 mod local_jail;
 mod openssh;
 mod places;
+mod sftp_hostile;
 mod sftp_only;
 
 /// One module for each remote, with one test for each promise. A promise that is missing here is dead code, which the

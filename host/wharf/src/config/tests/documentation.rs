@@ -19,6 +19,7 @@ fn place() -> Place {
         place.variables.insert(name.to_owned(), "secret".into());
     }
     place.write("secrets/partner.password", "secret");
+    place.write("secrets/partner_ed25519", "a private key");
     place.write("partner-files/kept", "");
     place
 }
@@ -55,7 +56,7 @@ fn the_documented_defaults_are_those_of_the_program() {
 }
 
 /// The tables of the document by their headings, and a table of TOML that each describes.
-const TABLES: [(&str, &str); 10] = [
+const TABLES: [(&str, &str); 11] = [
     ("\n## `[host]`", "[host]"),
     ("\n## `[http]`", "[http]"),
     ("\n## `[admin]`", "[admin]"),
@@ -64,6 +65,7 @@ const TABLES: [(&str, &str); 10] = [
     ("\n## `[connections.NAME]`", "[connections.a]\ntype = 'local'"),
     ("\n### `type = \"local\"`", "[connections.a]\ntype = 'local'"),
     ("\n### `type = \"ftp\"`", "[connections.a]\ntype = 'ftp'"),
+    ("\n### `type = \"sftp\"`", "[connections.a]\ntype = 'sftp'"),
     ("\n### `type = \"dropbox\"`", "[connections.a]\ntype = 'dropbox'"),
     ("\n### `type = \"http\"`", "[connections.a]\ntype = 'http'"),
 ];

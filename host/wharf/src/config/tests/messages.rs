@@ -326,7 +326,7 @@ fn a_connection_with_a_mistake_can_still_be_granted() {
 #[test]
 fn a_connection_tells_what_it_lacks() {
     check(&[
-        ("[connections.a]", "wharf.toml:1: connections.a.type: missing: one of local, ftp, dropbox, http"),
+        ("[connections.a]", "wharf.toml:1: connections.a.type: missing: one of local, ftp, sftp, dropbox, http"),
         (
             "\n[connections.a]\ntype = 'local'",
             "wharf.toml:2: connections.a.folder: missing: the folder of this machine that the connection opens",
