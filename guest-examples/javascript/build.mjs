@@ -4,7 +4,7 @@
 //   node build.mjs <folder> <output.wasm> [<folder of the contract>]
 
 import { componentize } from '@bytecodealliance/componentize-js';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -15,11 +15,14 @@ if (!folder || !output) {
   process.exit(2);
 }
 
+const sourcePath = join(folder, 'service.js');
+const usesFetch = /\bfetch\(/.test(await readFile(sourcePath, 'utf8'));
+
 const { component } = await componentize({
-  sourcePath: join(folder, 'service.js'),
+  sourcePath,
   witPath,
   worldName: 'service',
   // Services answer HTTP by their handler: what they do not import, they cannot ask the host for.
-  disableFeatures: ['http', 'fetch-event'],
+  disableFeatures: usesFetch ? ['fetch-event'] : ['http', 'fetch-event'],
 });
 await writeFile(output, component);

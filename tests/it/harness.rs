@@ -5,6 +5,7 @@
 mod answer;
 mod host;
 mod machine;
+mod origin;
 mod outside;
 mod partners;
 mod process;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use answer::Answer;
 pub(crate) use host::{Host, LastError};
+pub(crate) use origin::{Origin, answer};
 pub(crate) use outside::Outside;
 pub(crate) use partners::Partners;
 pub(crate) use process::{Exit, Log};

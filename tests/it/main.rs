@@ -15,6 +15,7 @@ mod configuration;
 mod crash;
 mod deploy;
 mod exports;
+mod http_connections;
 mod http_door;
 mod large;
 mod neighbours;

@@ -1,6 +1,7 @@
 //! Which connection a service may use, how, and where. [`open`] is the only way to a connection; what it returns
 //! carries the grants, and every path passes [`Granted::allow`] on its way to the connector.
 
+use wharf_connectors::http::is_within;
 use wharf_connectors::{Error, ErrorKind, Remote, RemotePath};
 
 use crate::settings::{Access, Grant, LiveSettings};
@@ -59,6 +60,30 @@ impl Granted {
                 "service {service} may not {word} {path} on connection {connection}; to allow it, add to \
                  [services.{service:?}]: grants = [{{ connection = {connection:?}, access = {word:?}, path = {:?} }}]",
                 path.parent().unwrap_or(path.clone()).as_str()
+            ),
+        ))
+    }
+
+    /// Checks a request to a path of an HTTP connection, as it stands in the URL behind that of the connection.
+    ///
+    /// # Errors
+    /// `Denied` outside of what is granted.
+    pub(crate) fn allow_request(&self, method: &http::Method, path: &str) -> Result<(), Error> {
+        let access = Access::of_method(method);
+        if self.grants.iter().any(|grant| grant.access >= access && is_within(path, &grant.path)) {
+            return Ok(());
+        }
+        let (service, connection) = (&self.service, self.remote.name());
+        let word = match access {
+            Access::Read => "read",
+            Access::Write => "write",
+        };
+        Err(Error::new(
+            ErrorKind::Denied,
+            format!(
+                "service {service} may not send {method} to {path:?} on connection {connection}; to allow it, add to \
+                 [services.{service:?}]: grants = [{{ connection = {connection:?}, access = {word:?} }}], with a path \
+                 to confine it"
             ),
         ))
     }

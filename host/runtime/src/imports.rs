@@ -5,6 +5,7 @@
 
 pub(crate) mod dropbox;
 pub(crate) mod files;
+pub(crate) mod http;
 pub(crate) mod outgoing;
 pub(crate) mod services;
 pub(crate) mod types;
@@ -47,6 +48,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     bindings::wharf::host::services::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     bindings::wharf::host::files::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     bindings::wharf::host::dropbox::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    bindings::wharf::host::http::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     Ok(linker)
 }
 

@@ -109,8 +109,18 @@ pub struct Grant {
 /// What a grant allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access {
-    /// stat, list, read.
+    /// stat, list, read; GET, HEAD and OPTIONS.
     Read,
     /// Everything, reading included.
     Write,
+}
+
+impl Access {
+    /// What a request with this method needs: those that RFC 9110 section 9.2.1 calls safe only read.
+    pub(crate) fn of_method(method: &http::Method) -> Self {
+        match *method {
+            http::Method::GET | http::Method::HEAD | http::Method::OPTIONS => Self::Read,
+            _ => Self::Write,
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! Requests the address `url` by `wasi:http` 0.2 and passes on its status and body. A request that failed is an error
-//! with the host's reason.
+//! Requests the address `url` by `wasi:http` 0.2 and passes on its status and body. Headers are parameters `header`, each
+//! a name and a value with a colon between. A request that failed is an error with the host's reason.
 
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{Fields, IncomingBody, OutgoingRequest, Scheme};
@@ -19,7 +19,12 @@ fn handle(request: Request) -> Result<Response, Error> {
         None => (rest, "/"),
     };
     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
-    let outgoing = OutgoingRequest::new(Fields::new());
+    let headers = Fields::new();
+    for (_, header) in request.params.iter().filter(|(name, _)| name == "header") {
+        let (name, value) = header.split_once(':').ok_or_else(|| invalid(format!("{header} has no colon")))?;
+        headers.append(name, value.as_bytes()).map_err(|error| failed(url, &error))?;
+    }
+    let outgoing = OutgoingRequest::new(headers);
     let settings = [
         outgoing.set_scheme(Some(&scheme)),
         outgoing.set_authority(Some(authority)),

@@ -20,7 +20,7 @@ use url::{Host, Url};
 
 use crate::Common;
 use crate::egress::Egress;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Step};
 use crate::tls;
 
 /// The head of an answer, all fields together: twice what Dropbox sends for a path of the longest kind, written as
@@ -138,7 +138,7 @@ impl Client {
     /// broke before the head of the answer, or the request's content failed.
     pub(crate) async fn send(&self, mut request: reqwest::Request) -> Result<::http::Response<reqwest::Body>, Error> {
         let host = request.url().host_str().unwrap_or_default().to_owned();
-        self.check(request.url()).await?;
+        self.check(request.url()).await.map_err(|error| error.at(Step::Name))?;
         let progress = Arc::new(Progress::starting_within(self.connect_timeout));
         if let Some(body) = request.body_mut().take() {
             // Content in memory stays as it is, so that the pool may send it again on a fresh connection.
@@ -211,14 +211,17 @@ pub(crate) fn failed(host: &str, error: reqwest::Error) -> Error {
     let error = error.without_url();
     for cause in causes(&error) {
         if let Some(own) = cause.downcast_ref::<Error>() {
-            let again = Error::new(own.kind(), own.to_string());
+            let mut again = Error::new(own.kind(), own.to_string());
+            if let Some(step) = own.step() {
+                again = again.at(step);
+            }
             return match own.retry_after() {
                 Some(wait) => again.with_retry_after(wait),
                 None => again,
             };
         }
         if let Some(tls_error) = cause.downcast_ref::<rustls::Error>() {
-            let told = tls::failed(host, std::io::Error::other(tls_error.clone()));
+            let told = tls::failed(host, std::io::Error::other(tls_error.clone())).at(Step::Tls);
             // In TLS 1.3 a server may refuse a certificate after the handshake; any other trouble there is its own.
             if told.kind() == ErrorKind::Denied || error.is_connect() {
                 return told;
@@ -275,7 +278,7 @@ impl Resolve for Resolver {
         let egress = Arc::clone(&self.0);
         Box::pin(async move {
             // The port is put in by the caller.
-            let addresses = egress.resolve(name.as_str(), 0).await?;
+            let addresses = egress.resolve(name.as_str(), 0).await.map_err(|error| error.at(Step::Name))?;
             let addresses: Addrs = Box::new(addresses.into_iter());
             Ok(addresses)
         })

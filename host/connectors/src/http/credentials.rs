@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::HOP_HEADERS;
 use super::client::Client;
 use super::token::{ClientCredentials, Tokens};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Step};
 
 /// How a connection shows who it is, besides a client certificate.
 #[derive(Debug, Clone, Default)]
@@ -143,7 +143,8 @@ impl Authorizer {
                 return Ok(None);
             }
             (Credentials::ClientCredentials(_), Some(tokens)) => {
-                let token = token.insert(tokens.get(client).await?);
+                let fetched = tokens.get(client).await.map_err(|error| error.at(Step::Login));
+                let token = token.insert(fetched?);
                 (header::AUTHORIZATION, bearer(token)?)
             }
             (Credentials::ClientCredentials(_), None) => return Err(Error::new(ErrorKind::Internal, "no tokens")),

@@ -1,12 +1,15 @@
 //! Outgoing `wasi:http`: what a guest sends with its language's own client. Denied, unless a connection of type `http`
-//! that the service was granted covers the URL; then that connection sends it.
+//! that the service was granted covers the URL; then that connection sends it, with its credentials. They take the
+//! place of what the guest wrote: many clients insist on writing some, and a guest has none that would be better.
+//! Redirects are answers, because the guest's client follows them itself.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
 
 use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
-use wharf_connectors::{Error, ErrorKind, chain};
+use wharf_connectors::http::is_within;
+use wharf_connectors::{Error, ErrorKind, Step, chain};
 
 use crate::body::Body;
 use crate::guest::Surroundings;
@@ -54,16 +57,12 @@ async fn send(
     request: http::Request<WasiBody>,
 ) -> Result<http::Response<WasiBody>, HttpError> {
     let service = &*surroundings.service;
-    let writes = !matches!(*request.method(), http::Method::GET | http::Method::HEAD | http::Method::OPTIONS);
-    let needed = if writes { Access::Write } else { Access::Read };
+    let needed = Access::of_method(request.method());
     let settings = &surroundings.settings;
-    let origin = settings
-        .service(service)
-        .grants
-        .iter()
-        .filter(|grant| grant.access >= needed)
-        .filter_map(|grant| settings.connections.get(&grant.connection)?.http())
-        .find(|origin| origin.path_of(request.uri()).is_some());
+    let origin = settings.service(service).grants.iter().filter(|grant| grant.access >= needed).find_map(|grant| {
+        let origin = settings.connections.get(&grant.connection)?.http()?;
+        is_within(&origin.path_of(request.uri())?, &grant.path).then_some(origin)
+    });
     let Some(origin) = origin else {
         tracing::warn!(
             service,
@@ -97,7 +96,11 @@ fn origin_of(uri: &http::Uri) -> String {
 
 fn told(error: &Error) -> HttpError {
     match error.kind() {
-        ErrorKind::Denied => HttpError::DestinationIpProhibited,
+        ErrorKind::Denied => match error.step() {
+            Some(Step::Tls) => HttpError::TlsCertificateError,
+            Some(Step::Login) => HttpError::HttpRequestDenied,
+            _ => HttpError::DestinationIpProhibited,
+        },
         ErrorKind::Timeout => HttpError::ConnectionTimeout,
         ErrorKind::Unavailable => HttpError::DestinationUnavailable,
         ErrorKind::Interrupted => HttpError::ConnectionTerminated,

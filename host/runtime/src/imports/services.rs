@@ -1,7 +1,7 @@
 //! `wharf:host/services`: other services by name, and the translation of requests and responses between the contract
 //! and HTTP that the export `wharf:host/handler` needs, too.
 
-use http::{HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use wasmtime::component::ResourceTable;
 
@@ -94,16 +94,29 @@ fn http_request(
     let mut request = http::Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = uri;
+    *request.headers_mut() = header_map(headers).map_err(invalid)?;
+    Ok(request)
+}
+
+/// Headers that a guest wrote, without those of the connection; what is wrong with them otherwise.
+pub(crate) fn header_map(headers: &[(String, String)]) -> Result<HeaderMap, String> {
+    let mut map = HeaderMap::new();
     for (name, value) in headers {
         let name = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| invalid(format!("{name:?} is not the name of an HTTP header")))?;
+            .map_err(|_| format!("{name:?} is not the name of an HTTP header"))?;
         let value = HeaderValue::from_bytes(value.as_bytes())
-            .map_err(|_| invalid(format!("the value of header {name} has characters that HTTP forbids")))?;
+            .map_err(|_| format!("the value of header {name} has characters that HTTP forbids"))?;
         if !OWN_HEADERS.contains(&name.as_str()) {
-            request.headers_mut().append(name, value);
+            map.append(name, value);
         }
     }
-    Ok(request)
+    Ok(map)
+}
+
+/// Headers as a guest reads them: names in lower case, values as UTF-8, invalid bytes replaced.
+pub(crate) fn attributes(headers: &HeaderMap) -> Vec<(String, String)> {
+    let decoded = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), decoded(value))).collect()
 }
 
 /// A request on its way into a guest that exports `wharf:host/handler`.
@@ -118,11 +131,7 @@ pub(crate) fn guest_request(table: &mut ResourceTable, request: Request) -> Resu
     if path.contains('\0') {
         return Err(Failure::new(FailureKind::Invalid, "the path contains a NUL character"));
     }
-    let headers = parts
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-        .collect();
+    let headers = attributes(&parts.headers);
     let body = table.push(body).map_err(|error| {
         Failure::new(FailureKind::Internal, "the request could not be given to the service")
             .with_details(error.to_string())
@@ -157,11 +166,7 @@ fn query_parameters(query: &str) -> Vec<(String, String)> {
 /// A callee's response on its way into the guest that called.
 fn guest_response(table: &mut ResourceTable, response: Response) -> wasmtime::Result<wit::Response> {
     let (parts, body) = response.into_parts();
-    let headers = parts
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-        .collect();
+    let headers = attributes(&parts.headers);
     Ok(wit::Response { status: parts.status.as_u16(), headers, body: table.push(body)? })
 }
 

@@ -7,6 +7,7 @@ mod dropbox;
 mod ftp;
 mod http;
 mod sftp;
+mod tls;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -120,16 +121,19 @@ fn url(value: &DeValue<'_>) -> Result<Url, String> {
 /// A URL that tokens are sent to: encrypted, unless they stay on this machine.
 fn secure_url(value: &DeValue<'_>) -> Result<Url, String> {
     let url = url(value)?;
-    let this_machine = match url.host() {
+    if url.scheme() == "https" || is_this_machine(&url) {
+        Ok(url)
+    } else {
+        Err("must begin with https: a token would travel unencrypted to this place".to_owned())
+    }
+}
+
+fn is_this_machine(url: &Url) -> bool {
+    match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         Some(Host::Domain(name)) => name == "localhost",
         None => false,
-    };
-    if url.scheme() == "https" || this_machine {
-        Ok(url)
-    } else {
-        Err("must begin with https: a token would travel unencrypted to this place".to_owned())
     }
 }
 

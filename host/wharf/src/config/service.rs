@@ -51,17 +51,8 @@ fn grants(section: &mut Section<'_>, connections: &BTreeMap<String, Option<Kind>
         let access = item.read("access", values::choice(ACCESS)).unwrap_or(Access::Read);
         let path = item.read("path", values::remote_path).unwrap_or_else(RemotePath::root);
         if let Some(connection) = connection {
-            match connections.get(&connection) {
-                None => item.problem_at("connection", unknown_connection(&connection, connections)),
-                Some(Some(Kind::Http)) if !path.is_root() => item.problem_at(
-                    "path",
-                    format!(
-                        "connection {} is of type http, which holds no files, so its grant has no path; \
-                         put the path into the url of the connection",
-                        quoted(&connection)
-                    ),
-                ),
-                Some(_) => {}
+            if !connections.contains_key(&connection) {
+                item.problem_at("connection", unknown_connection(&connection, connections));
             }
             // Grants on one connection add up, each with its own path; a second one for the same path is a slip.
             if grants.iter().any(|grant| grant.connection == connection && grant.path == path) {

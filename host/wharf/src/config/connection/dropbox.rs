@@ -71,7 +71,7 @@ fn dropbox_credentials(section: &mut Section<'_>) -> Option<dropbox::Credentials
 }
 
 /// What may stand in a header (RFC 9110, section 5.5), without what is not plain ASCII.
-fn user_agent(value: &DeValue<'_>) -> Result<String, String> {
+pub(super) fn user_agent(value: &DeValue<'_>) -> Result<String, String> {
     let text = values::text(value)?;
     if text.chars().all(|character| matches!(character, ' '..='~')) {
         Ok(text)

@@ -295,11 +295,7 @@ fn grants_are_checked_against_the_connections() {
         granted("{ connection = 'partner', path = '/a' }, { connection = 'partner', access = 'write', path = '/b' }"),
         "no problem"
     );
-    assert_eq!(
-        granted("{ connection = 'api', path = '/v1' }"),
-        "wharf.toml:8: services.a.grants[0].path: connection \"api\" is of type http, which holds no files, so its \
-         grant has no path; put the path into the url of the connection"
-    );
+    assert_eq!(granted("{ connection = 'api', path = '/v1' }"), "no problem");
     assert_eq!(
         granted("{ connection = 'partner', access = 'execute' }"),
         "wharf.toml:8: services.a.grants[0].access: unknown value \"execute\"; it must be one of \"read\", \"write\""
@@ -313,6 +309,96 @@ fn grants_are_checked_against_the_connections() {
         "wharf.toml:2: service-defaults.grants[0].connection: no connection \"a\" is configured; add a table \
          [connections.NAME]",
     )]);
+}
+
+#[test]
+fn credentials_of_an_origin_are_one_way_and_whole() {
+    const SECRET: &str = "{ env = 'PARTNER_PASSWORD' }";
+    let place = Place::new();
+    let told = |keys: &str| {
+        let problems =
+            place.problems(format!("[connections.a]\ntype = 'http'\nurl = 'https://x'\n{}", keys.replace('?', SECRET)));
+        problems.replace("wharf.toml:", "").replace("connections.a", "")
+    };
+    for (keys, expected) in [
+        ("user = 'alice'\npassword = ?", "no problem"),
+        ("bearer-token = ?", "no problem"),
+        ("api-key = ?\napi-key-header = 'X-Key'", "no problem"),
+        ("api-key = ?\napi-key-parameter = 'key'", "no problem"),
+        ("token-url = 'https://y/token'\nclient-id = 'me'\nclient-secret = ?\nscopes = ['a', 'b']", "no problem"),
+        ("headers = [{ name = 'Accept', value = 'x' }, { name = 'X-Tenant', secret = ? }]", "no problem"),
+        ("proxy = 'http://proxy:3128'\nproxy-user = 'me'\nproxy-password = ?", "no problem"),
+        (
+            "user = 'alice'\nbearer-token = ?\npassword = ?",
+            "5: .bearer-token: user and bearer-token exclude each other: each is a way to show who the connection is",
+        ),
+        (
+            "user = 'alice'",
+            "1: .password: missing: it belongs to user; write { env = \"NAME\" } or { file = \"path\" }",
+        ),
+        ("password = ?", "1: .user: missing: password belongs to it"),
+        (
+            "bearer-token = 'abc'",
+            "4: .bearer-token: a secret is not written into this file; write { env = \"NAME\" } or \
+          { file = \"path\" } instead",
+        ),
+        ("api-key = ?", "4: .api-key: write either api-key-header or api-key-parameter, where the key goes"),
+        ("api-key-header = 'X-Key'", "1: .api-key: missing: api-key-header belongs to it"),
+        ("api-key = ?\napi-key-header = 'X Key'", "5: .api-key-header: \"X Key\" is not the name of a header"),
+        (
+            "token-url = 'http://y/token'\nclient-id = 'me'\nclient-secret = ?",
+            "4: .token-url: must begin with https: a token would travel unencrypted to this place",
+        ),
+        (
+            "token-url = 'https://y/token'\nclient-id = 'me'",
+            "1: .client-secret: missing: what proves it, for the token endpoint",
+        ),
+        (
+            "token-url = 'https://y/t'\nclient-id = 'me'\nclient-secret = ?\nscopes = ['a b']",
+            "7: .scopes: \"a b\" is not one word; expected a list of words such as [\"read\", \"write\"]",
+        ),
+        ("user = 'a:b'\npassword = ?", "1: : the user has a colon in it, which basic authentication cannot tell"),
+        (
+            "bearer-token = ?\nheaders = [{ name = 'Authorization', value = 'x' }]",
+            "1: : the header authorization is set twice: by headers or credentials",
+        ),
+        ("headers = [{ name = 'Host', value = 'x' }]", "1: : the header host is the host's own to set"),
+        ("headers = [{ name = 'X' }]", "4: .headers[0]: write either value, or secret with a reference to one"),
+        ("proxy = 'https://proxy'", "1: : the url of a proxy must begin with http://"),
+        ("proxy-user = 'me'", "1: .proxy: missing: proxy-user and proxy-password belong to it"),
+        (
+            "proxy = 'http://p'\nproxy-user = 'me'",
+            "4: .proxy: write both proxy-user and proxy-password, or none of them",
+        ),
+        (
+            "ping-path = 'x'",
+            "1: : the path of a request begins with / or is empty; it goes below the url of the \
+          connection, so it is never a URL",
+        ),
+        (
+            "ping-method = 'POST'",
+            "4: .ping-method: unknown value \"POST\"; it must be one of \"HEAD\", \"GET\", \"OPTIONS\"",
+        ),
+        ("certificate-pin = 'abc'", "4: .certificate-pin: a fingerprint is sha256: followed by 64 hexadecimal digits"),
+        ("client-key = ?", "1: .client-certificate: missing: client-key belongs to it"),
+    ] {
+        assert_eq!(told(keys), expected, "for {keys}");
+    }
+}
+
+#[test]
+fn credentials_over_plain_http_are_warned_of() {
+    let place = Place::new();
+    for (url, warned) in [("http://x", true), ("https://x", false), ("http://localhost:1", false)] {
+        let text =
+            format!("[connections.a]\ntype = 'http'\nurl = '{url}'\nbearer-token = {{ env = 'PARTNER_PASSWORD' }}");
+        let warnings: Vec<String> = place.load(&text).unwrap().warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            warnings.iter().any(|warning| warning.contains("travel unencrypted")),
+            warned,
+            "{url}: {warnings:?}"
+        );
+    }
 }
 
 #[test]
