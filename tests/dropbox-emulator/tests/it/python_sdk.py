@@ -4,7 +4,9 @@ Ends with status 0 if the SDK saw what it would see from Dropbox; any difference
 """
 
 import datetime
+import io
 import sys
+import zipfile
 
 import dropbox
 from dropbox.exceptions import ApiError, AuthError, BadInputError
@@ -87,6 +89,54 @@ assert isinstance(moved, FileMetadata) and moved.path_display == "/new/moved"
 assert client.files_copy_v2("/new", "/copied").metadata.name == "copied"
 assert fails(client.files_move_v2, "/nowhere", "/x").get_from_lookup().is_not_found()
 assert fails(client.files_move_v2, "/new", "/copied").get_to().get_conflict().is_folder()
+
+# Sessions of both kinds, alone and in batches.
+start = client.files_upload_session_start(b"abc")
+cursor = dropbox.files.UploadSessionCursor(start.session_id, 3)
+client.files_upload_session_append_v2(b"def", cursor)
+assert fails(client.files_upload_session_append_v2, b"def", cursor).get_incorrect_offset().correct_offset == 6
+cursor.offset = 6
+commit = dropbox.files.CommitInfo("/sessions/one")
+assert client.files_upload_session_finish(b"ghi", cursor, commit).size == 9
+assert fails(client.files_upload_session_finish, b"", cursor, commit).get_lookup_failed().is_not_found()
+block = bytes(4 * 1024 * 1024)
+concurrent = client.files_upload_session_start(b"", session_type=dropbox.files.UploadSessionType.concurrent).session_id
+at = lambda offset: dropbox.files.UploadSessionCursor(concurrent, offset)
+client.files_upload_session_append_v2(b"end", at(len(block)), close=True)
+two = dropbox.files.CommitInfo("/sessions/two")
+assert fails(client.files_upload_session_finish, b"", at(len(block) + 3), two).is_concurrent_session_missing_data()
+client.files_upload_session_append_v2(block, at(0))
+ids = client.files_upload_session_start_batch(2).session_ids
+entry = dropbox.files.UploadSessionAppendBatchArgEntry
+entries_of_batch = [entry(dropbox.files.UploadSessionCursor(id, 0), 3, True) for id in ids]
+appended = client.files_upload_session_append_batch(b"onetwo", entries_of_batch).entries
+assert all(result.is_success() for result in appended), appended
+finish = dropbox.files.UploadSessionFinishArg
+cursors = [at(len(block) + 3)] + [dropbox.files.UploadSessionCursor(id, 3) for id in ids]
+commits = [two] + [dropbox.files.CommitInfo(f"/sessions/{number}") for number in range(2)]
+finished = client.files_upload_session_finish_batch_v2([finish(*pair) for pair in zip(cursors, commits)]).entries
+assert [result.get_success().size for result in finished] == [len(block) + 3, 3, 3]
+assert client.files_download("/sessions/1")[1].content == b"two"
+
+# Waiting, searching, earlier revisions, links, archives.
+waiting = client.files_list_folder_get_latest_cursor("", recursive=True).cursor
+first = client.files_get_metadata("/sessions/0")
+client.files_upload(b"changed", "/sessions/0", mode=WriteMode.overwrite)
+assert client.files_list_folder_longpoll(waiting).changes
+assert [match.metadata.get_metadata().name for match in client.files_search_v2("TWO").matches] == ["two"]
+assert [entry.size for entry in client.files_list_revisions("/sessions/0").entries] == [7, 3]
+assert client.files_restore("/sessions/0", first.rev).size == 3
+link = client.sharing_create_shared_link_with_settings("/sessions/0")
+assert fails(client.sharing_create_shared_link_with_settings, "/sessions/0").is_shared_link_already_exists()
+assert client.sharing_get_shared_link_file(link.url)[1].content == b"one"
+client.sharing_revoke_shared_link(link.url)
+archive = zipfile.ZipFile(io.BytesIO(client.files_download_zip("/sessions")[1].content))
+assert archive.read("sessions/one") == b"abcdefghi" and archive.testzip() is None
+launch = client.files_delete_batch([dropbox.files.DeleteArg("/sessions"), dropbox.files.DeleteArg("/nowhere")])
+job = launch.get_async_job_id()
+assert client.files_delete_batch_check(job).is_in_progress()
+deleted, missing = client.files_delete_batch_check(job).get_complete().entries
+assert deleted.is_success() and missing.get_failure().get_path_lookup().is_not_found()
 
 # What is not there, and what cannot be.
 assert fails(client.files_download, "/nowhere").get_path().is_not_found()
