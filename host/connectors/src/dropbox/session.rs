@@ -4,6 +4,8 @@
 //! A session takes its parts one after the other, where Dropbox tells how far it came, or several at once, where it
 //! does not and a lost part is sent again as a whole. Commits nothing. Knows nothing of who uploads.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use ::http::{HeaderValue, header};
 use futures::stream::{self, TryStreamExt};
 use serde::Deserialize;
@@ -71,29 +73,38 @@ impl Caller {
         }
     }
 
-    /// The same with several parts at once.
+    /// The same with several parts at once. The last one, which closes the session, goes when all others are there:
+    /// after it Dropbox takes no more.
     pub(super) async fn session_at_once(&self, subject: &str, first: Part, rest: Parts) -> Result<Closed, Failure> {
         let id = self.start_session(subject, "concurrent").await?;
-        let parts = stream::try_unfold((Some(first), Some(rest)), |(first, rest)| async move {
-            match (first, rest) {
-                (Some(part), rest) => Ok(Some((part, (None, rest)))),
-                (None, Some(rest)) => rest.next().await.map(|(part, rest)| Some((part, (None, rest)))),
-                (None, None) => Ok::<_, Error>(None),
+        let last = Arc::new(Mutex::new(None));
+        let kept = Arc::clone(&last);
+        let parts = stream::try_unfold((Some(first), Some(rest)), move |(first, rest)| {
+            let kept = Arc::clone(&kept);
+            async move {
+                let (part, rest) = match (first, rest) {
+                    (Some(part), rest) => (part, rest),
+                    (None, Some(rest)) => rest.next().await?,
+                    (None, None) => return Ok::<_, Error>(None),
+                };
+                if part.is_last() {
+                    *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(part);
+                    return Ok(None);
+                }
+                Ok(Some((part, (None, rest))))
             }
         });
         let at_once = usize::try_from(PARTS_AT_ONCE).unwrap_or(1);
         let id_of_each = &id;
-        let last = parts
+        parts
             .map_err(Failure::from)
-            .map_ok(|part| async move {
-                self.append(id_of_each, subject, &part).await?;
-                Ok(part.whole.clone().map(|whole| (part.end(), whole)))
-            })
+            .map_ok(|part| async move { self.append(id_of_each, subject, &part).await })
             .try_buffer_unordered(at_once)
-            .try_fold(None, |last, part| std::future::ready(Ok(part.or(last))))
+            .try_collect::<()>()
             .await?;
-        let (size, hash) = last.ok_or_else(no_end)?;
-        Ok(Closed { id, size, hash })
+        let last = last.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(no_end)?;
+        self.append(&id, subject, &last).await?;
+        closed(id, &last)
     }
 
     async fn start_session(&self, subject: &str, kind: &str) -> Result<String, Failure> {

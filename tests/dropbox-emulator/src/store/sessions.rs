@@ -62,20 +62,16 @@ impl Session {
         if offset.saturating_add(content.size()) > MAX_FILE_BYTES {
             return Err(SessionError::TooLarge);
         }
+        if self.closed {
+            return Err(SessionError::Closed);
+        }
         match self.kind {
             SessionKind::Sequential => {
-                if self.closed {
-                    return Err(SessionError::Closed);
-                }
                 if offset != self.end() {
                     return Err(SessionError::IncorrectOffset(self.end()));
                 }
             }
             SessionKind::Concurrent => {
-                // A part that was lost on its way may come after the last one, or once more.
-                if self.closed && (close || offset >= self.end()) {
-                    return Err(SessionError::Closed);
-                }
                 if !offset.is_multiple_of(CONCURRENT_UNIT) {
                     return Err(SessionError::InvalidOffset);
                 }

@@ -50,19 +50,21 @@ const append = (offset, contents, close) =>
   client.filesUploadSessionAppendV2({ cursor: { session_id: concurrent, offset }, close, contents });
 assert.equal((await fails(append(1, Buffer.alloc(block), false)))[".tag"], "concurrent_session_invalid_offset");
 assert.equal((await fails(append(0, Buffer.alloc(5), false)))[".tag"], "concurrent_session_invalid_data_size");
-await append(block, Buffer.alloc(7, 1), true);
+await append(block, Buffer.alloc(block), false);
 await append(0, Buffer.alloc(block), false);
+await append(2 * block, Buffer.alloc(7, 1), true);
+assert.equal((await fails(append(0, Buffer.alloc(block), false)))[".tag"], "closed");
 const open = (await client.filesUploadSessionStart({ contents: "x" })).result.session_id;
 const batch = (
   await client.filesUploadSessionFinishBatchV2({
     entries: [
-      { cursor: { session_id: concurrent, offset: block + 7 }, commit: { path: "/in/concurrent" } },
+      { cursor: { session_id: concurrent, offset: 2 * block + 7 }, commit: { path: "/in/concurrent" } },
       { cursor: { session_id: open, offset: 1 }, commit: { path: "/in/open" } },
     ],
   })
 ).result.entries;
 assert.equal(batch[0][".tag"], "success");
-assert.equal(batch[0].size, block + 7);
+assert.equal(batch[0].size, 2 * block + 7);
 assert.equal(batch[1].failure.lookup_failed[".tag"], "not_closed");
 
 // Batches, changes, search, revisions, archives.

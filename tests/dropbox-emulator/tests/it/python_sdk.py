@@ -102,10 +102,11 @@ assert fails(client.files_upload_session_finish, b"", cursor, commit).get_lookup
 block = bytes(4 * 1024 * 1024)
 concurrent = client.files_upload_session_start(b"", session_type=dropbox.files.UploadSessionType.concurrent).session_id
 at = lambda offset: dropbox.files.UploadSessionCursor(concurrent, offset)
-client.files_upload_session_append_v2(b"end", at(len(block)), close=True)
-two = dropbox.files.CommitInfo("/sessions/two")
-assert fails(client.files_upload_session_finish, b"", at(len(block) + 3), two).is_concurrent_session_missing_data()
 client.files_upload_session_append_v2(block, at(0))
+two = dropbox.files.CommitInfo("/sessions/two")
+assert fails(client.files_upload_session_finish, b"", at(len(block)), two).is_concurrent_session_not_closed()
+client.files_upload_session_append_v2(b"end", at(len(block)), close=True)
+assert fails(client.files_upload_session_append_v2, block, at(0)).is_closed()
 ids = client.files_upload_session_start_batch(2).session_ids
 entry = dropbox.files.UploadSessionAppendBatchArgEntry
 entries_of_batch = [entry(dropbox.files.UploadSessionCursor(id, 0), 3, True) for id in ids]
