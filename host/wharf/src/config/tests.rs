@@ -132,7 +132,13 @@ host = "ftp.example.com"
 port = 2121
 user = "alice"
 password = { env = "PARTNER_PASSWORD" }
+account = { env = "PARTNER_PASSWORD" }
+tls = "explicit"
+tls-max = "1.2"
+certificate-pin = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 passive = "epsv"
+encoding = "iso-8859-1"
+noop-interval = "60s"
 
 [connections.team]
 type = "dropbox"

@@ -471,7 +471,7 @@ fn a_connection_tells_what_it_lacks() {
             "wharf.toml:3: connections.a.host: write the name of the server alone; the port has a key of its own, \
              port\n\
              wharf.toml:6: connections.a.passive: unknown value \"active\"; it must be one of \"auto\", \"epsv\", \
-             \"pasv\", \"pasv-same-host\"",
+             \"pasv\", \"pasv-same-host\", \"never\"",
         ),
     ]);
 }
@@ -587,4 +587,27 @@ fn a_file_that_is_no_toml_or_no_text_or_not_there_is_told_so() {
     );
     let huge = "#".repeat(4 * 1024 * 1024 + 1);
     assert_eq!(place.problems(huge), "wharf.toml: cannot be read: it is larger than 4 MiB");
+}
+
+#[test]
+fn settings_of_ftp_that_contradict_each_other_are_told() {
+    let place = Place::new();
+    let case = |lines: &str| {
+        let partner = "[connections.a]\ntype = 'ftp'\nhost = 'h'\nuser = 'u'\npassword = { env = 'PARTNER_PASSWORD' }";
+        place.problems(format!("{partner}\n{lines}"))
+    };
+    let digits = "0".repeat(64);
+    for (lines, part) in [
+        (format!("certificate-pin = 'sha256:{digits}'"), "this says nothing without TLS"),
+        ("tls-max = '1.2'".to_owned(), "this says nothing without TLS"),
+        ("tls = 'explizit'".to_owned(), "did you mean \"explicit\"?"),
+        ("tls = 'explicit'\ncertificate-pin = 'sha1:00'".to_owned(), "64 hexadecimal digits"),
+        ("tls = 'explicit'\ntls-max = '1.1'".to_owned(), "tls-max"),
+        ("encoding = 'utf-16'".to_owned(), "no encoding in which ASCII stays ASCII"),
+        ("noop-interval = '1s'".to_owned(), "out of bounds"),
+    ] {
+        let problems = case(&lines);
+        assert!(problems.contains(part), "{lines}: {problems}");
+    }
+    assert_eq!(case("tls = 'implicit'\npassive = 'never'"), "no problem");
 }
