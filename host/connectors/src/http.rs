@@ -41,6 +41,7 @@ pub use token::{ClientAuthentication, ClientCredentials};
 use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
+use crate::operation::Throttle;
 use crate::{Common, chain, tls};
 
 use answer::{Bounded, Bounds, out_of_time};
@@ -189,6 +190,7 @@ pub struct Origin {
     token_url: Option<Url>,
     ping: Ping,
     permits: Arc<Semaphore>,
+    throttle: Option<Arc<Throttle>>,
 }
 
 /// One request on its way through its tries.
@@ -251,6 +253,7 @@ impl Origin {
             token_url,
             ping: config.ping,
             permits: Arc::new(Semaphore::new(common.operations_max.max(1))),
+            throttle: common.bandwidth.map(|rate| Arc::new(Throttle::new(rate))),
         })
     }
 
@@ -348,23 +351,36 @@ impl Origin {
                 Err(_) => Err(out_of_time(self.host())),
             },
         };
+        let told = match &outcome {
+            Ok((answer, _)) => answer.status().as_u16().to_string(),
+            Err(error) => format!("{:?}", error.kind()),
+        };
+        self.measure(started.elapsed(), &told);
         tracing::debug!(
             connection = self.connection,
             operation = "send",
             %method,
             path,
             duration_ms = started.elapsed().as_millis() as u64,
-            outcome = match &outcome {
-                Ok((answer, _)) => answer.status().as_u16().to_string(),
-                Err(error) => format!("{:?}", error.kind()),
-            },
+            outcome = told,
             "connection operation"
         );
         let (answer, permit) = outcome?;
         let host = outgoing.url.host_str().unwrap_or_default().to_owned();
-        let bounds = Bounds { host, deadline, bytes_max: self.answer_bytes_max, _permit: permit };
+        let throttle = self.throttle.clone();
+        let bounds = Bounds { host, deadline, bytes_max: self.answer_bytes_max, throttle, _permit: permit };
         let (head, body) = answer.into_parts();
         Ok(::http::Response::from_parts(head, Body::wrap(Bounded::new(body, bounds)?)))
+    }
+
+    /// As for the operations of every connection; the outcome is the status where there is one.
+    fn measure(&self, took: Duration, outcome: &str) {
+        let labels =
+            [("connection", self.connection.clone()), ("type", "http".to_owned()), ("operation", "send".to_owned())];
+        metrics::histogram!("wharf_connection_operation_seconds", &labels).record(took.as_secs_f64());
+        let [connection, kind, operation] = labels;
+        let labels = [connection, kind, operation, ("outcome", outcome.to_owned())];
+        metrics::counter!("wharf_connection_operations_total", &labels).increment(1);
     }
 
     /// Goes where the answers send it.
@@ -510,7 +526,7 @@ impl Origin {
         let mut request = reqwest::Request::new(outgoing.method.clone(), outgoing.url.clone());
         *request.headers_mut() = outgoing.headers.clone();
         if !outgoing.own {
-            *request.body_mut() = outgoing.payload.next();
+            *request.body_mut() = outgoing.payload.next(self.throttle.as_ref()).await;
             return Ok((self.other.send(request).await, None));
         }
         let admission = self.circuit.admit()?;
@@ -518,7 +534,7 @@ impl Origin {
             Ok(token) => token,
             Err(error) => return Ok((Err(error), None)),
         };
-        let Some(body) = outgoing.payload.next() else {
+        let Some(body) = outgoing.payload.next(self.throttle.as_ref()).await else {
             return Err(Error::new(ErrorKind::Internal, "the body of a request is gone"));
         };
         *request.body_mut() = Some(body);

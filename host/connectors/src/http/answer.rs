@@ -1,8 +1,9 @@
-//! The body of an answer on its way: until when, how much of it, and the place among the connection's requests that it
+//! The body of an answer on its way: until when, how much of it, how fast, and the place among the connection's requests that it
 //! keeps until it is consumed or dropped.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -11,15 +12,19 @@ use tokio::time::{Instant, Sleep};
 
 use super::client::failed;
 use crate::error::{Error, ErrorKind};
+use crate::operation::Throttle;
 
 /// The bounds of an answer.
 pub(super) struct Bounds {
     pub(super) host: String,
     pub(super) deadline: Option<Instant>,
     pub(super) bytes_max: Option<u64>,
+    pub(super) throttle: Option<Arc<Throttle>>,
     /// Held until the body is consumed or dropped.
     pub(super) _permit: OwnedSemaphorePermit,
 }
+
+type Wait = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 /// An answer's body within its bounds.
 pub(super) struct Bounded {
@@ -27,6 +32,8 @@ pub(super) struct Bounded {
     bounds: Bounds,
     seen: u64,
     timer: Option<Pin<Box<Sleep>>>,
+    /// What is here already, and the wait that keeps it within the bandwidth.
+    held: Option<(Frame<Bytes>, Wait)>,
 }
 
 impl Bounded {
@@ -37,7 +44,7 @@ impl Bounded {
             return Err(too_large(&bounds));
         }
         let timer = bounds.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        Ok(Self { body, bounds, seen: 0, timer })
+        Ok(Self { body, bounds, seen: 0, timer, held: None })
     }
 }
 
@@ -66,19 +73,28 @@ impl Body for Bounded {
         if this.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(context).is_ready()) {
             return Poll::Ready(Some(Err(out_of_time(&this.bounds.host))));
         }
-        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(context));
-        Poll::Ready(frame.map(|frame| {
-            let frame = frame.map_err(|error| failed(&this.bounds.host, error))?;
-            this.seen += frame.data_ref().map_or(0, |data| data.len() as u64);
-            if this.bounds.bytes_max.is_some_and(|most| this.seen > most) {
-                return Err(too_large(&this.bounds));
+        loop {
+            if let Some((_, within_the_rate)) = &mut this.held {
+                ready!(within_the_rate.as_mut().poll(context));
+                return Poll::Ready(this.held.take().map(|(frame, _)| Ok(frame)));
             }
-            Ok(frame)
-        }))
+            let frame = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(failed(&this.bounds.host, error)))),
+                Some(Ok(frame)) => frame,
+            };
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            this.seen += bytes as u64;
+            if this.bounds.bytes_max.is_some_and(|most| this.seen > most) {
+                return Poll::Ready(Some(Err(too_large(&this.bounds))));
+            }
+            let Some(throttle) = this.bounds.throttle.clone() else { return Poll::Ready(Some(Ok(frame))) };
+            this.held = Some((frame, Box::pin(async move { throttle.pass(bytes).await })));
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.held.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

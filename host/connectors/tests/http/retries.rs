@@ -128,6 +128,19 @@ async fn requests_beyond_those_at_once_wait_until_an_answer_is_consumed() {
 }
 
 #[tokio::test]
+async fn bodies_keep_within_the_bandwidth_both_ways() {
+    let (url, _) = answering(|_, heard| answer(200, &[], &heard.body)).await;
+    let limited = Common { bandwidth: Some(100_000), ..common() };
+    let origin = try_with(config(&url), &limited).unwrap();
+    let started = Instant::now();
+    let body = "x".repeat(20_000);
+    let answered = send(&origin, request(Method::POST, "/", &body)).await.unwrap();
+    assert_eq!(text(answered).await, body);
+    // 40 kB at 100 kB/s, less what may pass at once.
+    assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn the_total_timeout_holds_over_tries_and_for_the_answer() {
     let total_timeout = Some(Duration::from_millis(600));
     let (url, seen) = answering(|_, _| answer(503, &["retry-after: 5"], "")).await;
