@@ -1,18 +1,37 @@
 //! The keys of a connection of type `dropbox`.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use secrecy::SecretString;
 use toml::de::DeValue;
 use wharf_connectors::dropbox;
 
 use super::{as_folder, secure_url};
 use crate::config::document::Section;
 use crate::config::secret;
-use crate::config::values;
+use crate::config::values::{self, expected};
+
+/// Dropbox asks for 300 s at most; a call that waits longer is not waited for by anyone.
+const RETRY_BUDGET: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(15 * 60);
+/// Three parts of one block each, up to what all uploads of a connection share.
+const UPLOAD_WINDOW: RangeInclusive<u64> = 12 * 1024 * 1024..=192 * 1024 * 1024;
 
 pub(super) fn read(section: &mut Section<'_>) -> Option<dropbox::Config> {
     let credentials = dropbox_credentials(section);
     let api_url = section.read("api-url", secure_url).map(as_folder);
     let content_url = section.read("content-url", secure_url).map(as_folder);
+    let notify_url = section.read("notify-url", secure_url).map(as_folder);
     let token_url = section.read("token-url", secure_url);
+    let path_root = section.read("path-root", path_root);
+    let select_user = section.read("select-user", values::text);
+    let select_admin = section.read("select-admin", values::text);
+    if select_user.is_some() && select_admin.is_some() {
+        section.problem_at("select-admin", "select-user and select-admin exclude each other");
+    }
+    let headers = section.read("headers", headers);
+    let retry_budget = section.read("retry-budget", values::duration(RETRY_BUDGET));
+    let upload_window = section.read("upload-window", values::size(UPLOAD_WINDOW));
     let certificate_authority = secret::content(section, "certificate-authority");
     let user_agent = section.read("user-agent", user_agent);
     let mut config = match dropbox::Config::new(credentials?) {
@@ -28,10 +47,18 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<dropbox::Config> {
             config.token_url = token_url;
         }
         config.content_url = api_url.clone();
+        config.notify_url = api_url.clone();
         config.api_url = api_url;
     }
     config.content_url = content_url.unwrap_or(config.content_url);
+    config.notify_url = notify_url.unwrap_or(config.notify_url);
     config.token_url = token_url.unwrap_or(config.token_url);
+    config.path_root = path_root;
+    config.select_user = select_user;
+    config.select_admin = select_admin;
+    config.headers = headers.unwrap_or_default();
+    config.wait_budget = retry_budget.unwrap_or(config.wait_budget);
+    config.window_bytes = upload_window.unwrap_or(config.window_bytes);
     config.certificate_authority = certificate_authority;
     config.user_agent = user_agent;
     Some(config)
@@ -68,6 +95,32 @@ fn dropbox_credentials(section: &mut Section<'_>) -> Option<dropbox::Credentials
             Some(dropbox::Credentials::RefreshToken { app_key, app_secret, refresh_token })
         }
     }
+}
+
+/// Where the paths of an account begin.
+fn path_root(value: &DeValue<'_>) -> Result<dropbox::PathRoot, String> {
+    const FORM: &str = "write \"auto\", \"home\", \"root:ID\" or \"namespace:ID\", where ID is a number";
+    let text = values::text(value)?;
+    let number = |id: &str| (!id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit())).then(|| id.to_owned());
+    let root = match text.split_once(':') {
+        None if text == "auto" => Some(dropbox::PathRoot::Auto),
+        None if text == "home" => Some(dropbox::PathRoot::Home),
+        Some(("root", id)) => number(id).map(dropbox::PathRoot::Root),
+        Some(("namespace", id)) => number(id).map(dropbox::PathRoot::Namespace),
+        _ => None,
+    };
+    root.ok_or_else(|| format!("this is not where paths can begin; {FORM}"))
+}
+
+/// Names and values of headers; whether they may be headers of every call, the connection says when it is made.
+fn headers(value: &DeValue<'_>) -> Result<Vec<(String, SecretString)>, String> {
+    let table = value.as_table().ok_or_else(|| expected("a table such as { X-Team = \"blue\" }", value))?;
+    let mut headers = Vec::new();
+    for (name, value) in table {
+        let value = values::text(value.get_ref()).map_err(|problem| format!("{}: {problem}", name.get_ref()))?;
+        headers.push((name.get_ref().to_string(), SecretString::from(value)));
+    }
+    Ok(headers)
 }
 
 /// What may stand in a header (RFC 9110, section 5.5), without what is not plain ASCII.
