@@ -2,7 +2,7 @@
 # The scripts bring what they need into a cache folder (WHARF_CACHE, ~/.cache/wharf when not set).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup guests run test check bench clean
+.PHONY: help setup guests run test check bench fuzz clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ bench: guests ## Measure the host against wasmtime serve (some minutes, the firs
 	@scripts/setup bench
 	cargo build --release --package wharf
 	bench/bench.py
+
+fuzz: ## Feed the parsers of what servers sent with inputs that nobody has thought of (a minute each)
+	@scripts/fuzz
 
 clean: ## Remove what was built here; the cache folder stays
 	cargo clean

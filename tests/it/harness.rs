@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(crate) use answer::Answer;
-pub(crate) use host::{Host, LastError};
+pub(crate) use host::{Host, LastError, choose_tls_provider};
 pub(crate) use origin::{Origin, answer};
 pub(crate) use outside::Outside;
-pub(crate) use partners::Partners;
+pub(crate) use partners::{FtpServer, Partners, SftpServer};
 pub(crate) use process::{Exit, Log};
 pub(crate) use raw::{Raw, RawAnswer};
 

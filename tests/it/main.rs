@@ -11,14 +11,17 @@
 
 mod harness;
 
+mod command_line;
 mod configuration;
 mod crash;
 mod deploy;
 mod exports;
 mod http_connections;
+mod files;
 mod http_door;
 mod large;
 mod neighbours;
 mod sandbox;
+mod sftp;
 mod tidy;
 mod walk;

@@ -67,7 +67,7 @@ const EMPTY_PAGES_MAX: u32 = 100;
 
 /// The most of one upload that is in memory, unless it is configured: enough to fill a fast line while answers are
 /// on their way, and little beside what a host has. Dropbox takes 150 MiB in one request at most.
-const WINDOW_BYTES: u64 = 48 * 1024 * 1024;
+const WINDOW_BYTES: u64 = 24 * 1024 * 1024;
 
 /// The settings of a connection of type `dropbox`.
 #[derive(Debug, Clone)]
@@ -190,7 +190,8 @@ impl Dropbox {
                 Kind::Deleted | Kind::Other => EntryKind::Other,
             },
             size: metadata.size,
-            modified: metadata.server_modified,
+            // What the uploader said, as on any file system; the time of the upload where nobody said.
+            modified: metadata.client_modified.or(metadata.server_modified),
             revision: metadata.rev.clone(),
         })
     }

@@ -194,27 +194,27 @@ async fn fill<T: Send + 'static>(
 ) -> Result<T, Error> {
     let append = Arc::new(append);
     let mut chunks = content.into_stream();
-    let mut is_more = true;
-    while is_more {
+    let mut is_more = Ok(true);
+    while matches!(is_more, Ok(true)) {
         let mut batch = Vec::new();
         let mut batch_bytes = 0;
-        while is_more && batch_bytes < BATCH_BYTES {
-            match chunks.try_next().await? {
-                Some(chunk) => {
-                    batch_bytes += chunk.len();
-                    batch.push(chunk);
-                }
-                None => is_more = false,
-            }
+        while batch_bytes < BATCH_BYTES && matches!(is_more, Ok(true)) {
+            is_more = chunks.try_next().await.map(|chunk| {
+                let is_there = chunk.is_some();
+                batch_bytes += chunk.as_ref().map_or(0, Bytes::len);
+                batch.extend(chunk);
+                is_there
+            });
         }
         let append = Arc::clone(&append);
+        // What came before the source broke off is written, too: a write that is continued later begins behind it.
         target = blocking(move || {
             append(&mut target, &batch)?;
             Ok(target)
         })
         .await?;
     }
-    Ok(target)
+    is_more.map(|_| target)
 }
 
 fn read_batch(file: File, left: u64, path: &RemotePath) -> Result<(File, Bytes), Error> {

@@ -375,6 +375,15 @@ impl Work {
                 renamed => return renamed.map(|outcome| (target.clone(), outcome)),
             }
         }
+        // A listing may tell less of a file than asking for it does: what it is compared with later must be as precise.
+        let asked;
+        let entry = match entry.revision {
+            Some(_) => entry,
+            None => {
+                asked = self.source.stat(&entry.path).await?;
+                &asked
+            }
+        };
         let (written, resumed_at, hash) = self.write(entry, target, if_exists, parents, counted).await?;
         self.verify(entry, &written, resumed_at, hash).await?;
         if self.options.delete_source {

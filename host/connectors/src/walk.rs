@@ -126,7 +126,10 @@ impl Remote {
             };
             let (inner, others): (Vec<_>, Vec<_>) =
                 page.into_iter().partition(|entry| entry.kind == EntryKind::Directory);
-            let deletions = others.iter().map(|entry| async { gone(self.delete(&entry.path).await) });
+            let deletions = others.into_iter().map(|entry| {
+                let remote = self.clone();
+                async move { gone(remote.delete(&entry.path).await) }
+            });
             stream::iter(deletions).buffer_unordered(DELETIONS_MAX).try_collect::<()>().await?;
             seen += inner.len();
             if seen > WALK_FOLDERS_MAX {

@@ -6,8 +6,10 @@
 pub(crate) mod dropbox;
 pub(crate) mod files;
 pub(crate) mod http;
+pub(crate) mod ftp;
 pub(crate) mod outgoing;
 pub(crate) mod services;
+pub(crate) mod sftp;
 pub(crate) mod types;
 
 use wasmtime::Engine;
@@ -29,7 +31,10 @@ pub(crate) mod bindings {
             "wharf:host/types.body": crate::body::Body,
             "wharf:host/files.remote": super::files::GrantedRemote,
             "wharf:host/files.listing": super::files::OpenListing,
-            "wharf:host/files.upload": super::files::GuestUpload,
+            "wharf:host/files.upload": super::files::upload::GuestUpload,
+            "wharf:host/files.transfer": super::files::transfer::GuestTransfer,
+            "wharf:host/ftp.server": super::ftp::GrantedServer,
+            "wharf:host/sftp.server": super::sftp::GrantedServer,
             "wharf:host/dropbox.account": super::dropbox::GrantedAccount,
         },
     });
@@ -47,6 +52,8 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     bindings::wharf::host::types::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     bindings::wharf::host::services::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     bindings::wharf::host::files::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    bindings::wharf::host::ftp::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    bindings::wharf::host::sftp::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     bindings::wharf::host::dropbox::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     bindings::wharf::host::http::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     Ok(linker)

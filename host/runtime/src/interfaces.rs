@@ -3,7 +3,7 @@
 
 /// Every interface that the host offers, without versions of the patch level: `package/interface@major.minor`.
 const OFFERED: &[(&str, &[&str], &str)] = &[
-    ("wharf:host", &["types", "services", "files", "dropbox", "http"], "0.1.0"),
+    ("wharf:host", &["types", "services", "files", "dropbox", "http", "ftp", "sftp"], "0.1.0"),
     ("wasi:io", &["error", "poll", "streams"], "0.2.12"),
     ("wasi:clocks", &["monotonic-clock", "wall-clock", "timezone"], "0.2.12"),
     ("wasi:random", &["random", "insecure", "insecure-seed"], "0.2.12"),

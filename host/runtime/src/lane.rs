@@ -5,11 +5,12 @@
 //! So a guest that spins takes what is left over, and never the turn of one that answers at once. Knows nothing of
 //! guests: the epoch callback says when a slice is over, the future that it suspends is moved here.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
@@ -95,7 +96,7 @@ impl SliceClock {
     }
 
     fn resume(&self) {
-        self.resumed.store(processor_time_of_this_thread(), Ordering::Relaxed);
+        self.resumed.store(recent_processor_time_of_this_thread(), Ordering::Relaxed);
     }
 
     /// Whether the slice is over, which also marks the invocation as one for the slow lane. Counted is processor time:
@@ -109,6 +110,28 @@ impl SliceClock {
         }
         over
     }
+}
+
+/// How old a reading of the processor's clock may be where an invocation is resumed. It is a system call, the other clock
+/// is none; an invocation resumed by an old reading may lose so much of its slice to the one before it.
+const READING_AGE_MAX: Duration = Duration::from_millis(1);
+
+thread_local! {
+    /// The last reading of this thread's processor clock, and when it was taken.
+    static READING: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
+}
+
+/// As [`processor_time_of_this_thread`], or a reading that is not older than [`READING_AGE_MAX`].
+fn recent_processor_time_of_this_thread() -> u64 {
+    let now = Instant::now();
+    READING.with(|reading| match reading.get() {
+        Some((taken, time)) if now.duration_since(taken) < READING_AGE_MAX => time,
+        _ => {
+            let time = processor_time_of_this_thread();
+            reading.set(Some((now, time)));
+            time
+        }
+    })
 }
 
 /// In nanoseconds.

@@ -2,6 +2,7 @@
 //! knows all of them.
 
 mod admin;
+mod command;
 mod config;
 mod door;
 mod listener;
@@ -23,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 use wharf_runtime::Runtime;
 
 use admin::Admin;
+use command::{DEFAULT_CONFIGURATION, Outcome, Setting};
 use config::{Configuration, LogFormat, Overrides};
 use door::{BodyLimits, Door};
 use listener::{Listener, ListenerSettings};
@@ -31,9 +33,6 @@ use listener::{Listener, ListenerSettings};
 const ADMIN_CONNECTIONS_MAX: usize = 100;
 const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Where the configuration is looked for when none is named.
-const DEFAULT_CONFIGURATION: &str = "wharf.toml";
 
 /// Runs services that were compiled to WebAssembly components.
 ///
@@ -51,6 +50,13 @@ enum Command {
     Run(Place),
     /// Check the configuration and say what is wrong with it, without running anything.
     Check(Place),
+    Ping(command::Ping),
+    #[command(visible_alias = "list")]
+    Ls(command::List),
+    #[command(visible_alias = "copy")]
+    Cp(command::Copy),
+    Sftp(command::Sftp),
+    Dropbox(command::Dropbox),
 }
 
 #[derive(Args)]
@@ -87,6 +93,11 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Run(place) => run(place),
         Command::Check(place) => check(place),
+        Command::Ping(ping) => return on_connections(&ping.setting, ping.run()),
+        Command::Ls(list) => return on_connections(&list.setting, list.run()),
+        Command::Cp(copy) => return on_connections(&copy.setting, copy.run()),
+        Command::Sftp(sftp) => return on_connections(&sftp.setting, sftp.run()),
+        Command::Dropbox(dropbox) => return on_connections(&dropbox.setting, dropbox.run()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -96,6 +107,26 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a command on connections. What they log is for the host's log: a person gets the outcome.
+fn on_connections(
+    setting: &Setting,
+    command: impl Future<Output = Result<Outcome, command::CommandError>>,
+) -> ExitCode {
+    let ready = install_tls_provider().and_then(|()| Ok(tokio::runtime::Runtime::new()?));
+    let threads = match ready {
+        Ok(threads) => threads,
+        Err(error) => {
+            // Nothing is left to do when standard error is closed.
+            let _ = writeln!(std::io::stderr(), "wharf: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = setting.tell(threads.block_on(command));
+    // A farewell to a server is a courtesy that nobody waits for.
+    threads.shutdown_background();
+    outcome.into()
 }
 
 fn check(place: Place) -> anyhow::Result<()> {
@@ -109,10 +140,15 @@ fn check(place: Place) -> anyhow::Result<()> {
 }
 
 fn load(place: Place) -> anyhow::Result<Configuration> {
-    // One TLS provider for everything; a second call would be a defect of this program.
+    install_tls_provider()?;
+    Ok(place.load()?)
+}
+
+/// One TLS provider for everything; a second call would be a defect of this program.
+fn install_tls_provider() -> anyhow::Result<()> {
     let installed = rustls::crypto::ring::default_provider().install_default();
     anyhow::ensure!(installed.is_ok(), "a TLS provider is installed already");
-    Ok(place.load()?)
+    Ok(())
 }
 
 fn run(place: Place) -> anyhow::Result<()> {

@@ -19,8 +19,8 @@ use super::machine::Turn;
 use super::process::Process;
 use super::{Answer, Exit, Log, Raw, eventually, eventually_within, guest};
 
-/// How long a host may take to be ready: it may have to compile interpreters first.
-const READY_MAX: Duration = Duration::from_secs(120);
+/// How long a host may take to be ready: it may have to compile interpreters first, beside other hosts that do.
+const READY_MAX: Duration = Duration::from_secs(300);
 
 /// A running host.
 pub(crate) struct Host {
@@ -81,6 +81,14 @@ pub(crate) struct LastFailure {
 #[derive(Deserialize)]
 struct Services {
     services: Vec<ServiceStatus>,
+}
+
+/// Chooses the one TLS provider of this process, for whoever makes a client.
+pub(crate) fn choose_tls_provider() {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        rustls::crypto::ring::default_provider().install_default().expect("nobody else installs one");
+    });
 }
 
 impl Builder {
@@ -178,10 +186,7 @@ impl Host {
 
     /// A client that keeps no connection, follows no redirect, and waits for as long as a test may.
     pub(crate) fn client() -> reqwest::Client {
-        static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| {
-            rustls::crypto::ring::default_provider().install_default().expect("nobody else installs one");
-        });
+        choose_tls_provider();
         reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(READY_MAX)

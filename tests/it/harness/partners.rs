@@ -2,7 +2,7 @@
 //!
 //! Knows how they are started and how they are written into a configuration. Knows nothing of services.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,52 +13,108 @@ use tempfile::TempDir;
 
 use super::host::Builder;
 
-/// A running ProFTPD with the user `alice`, whose password is `secret`.
-pub(crate) struct FtpServer {
+/// A server that a script of `tests/servers` started in a temporary folder. It ends with the thread that started it, so
+/// that must be the thread of the test.
+struct Started {
     script: Child,
     folder: TempDir,
-    port: u16,
+    /// What the script told, such as `port`.
+    told: BTreeMap<String, String>,
 }
 
-impl FtpServer {
-    /// Starts a server. It ends with the thread that calls this, so that must be the thread of the test.
-    ///
-    /// # Panics
-    /// When it does not start.
-    pub(crate) fn start() -> Self {
+impl Started {
+    fn start(name: &str) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
-        let start = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/servers/proftpd/start");
+        let start = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/servers").join(name).join("start");
         let mut script = Command::new(start)
             .arg(folder.path().join("server"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("the script that starts ProFTPD is there");
+            .expect("the script that starts the server is there");
         let output = BufReader::new(script.stdout.take().expect("it is piped"));
-        let mut port = None;
+        let mut told = BTreeMap::new();
         for line in output.lines().map_while(Result::ok) {
-            match line.split_once('=') {
-                Some(("port", value)) => port = value.parse().ok(),
-                // The last line.
-                Some(("pid", _)) => break,
-                _ => {}
+            let Some((key, value)) = line.split_once('=') else { continue };
+            told.insert(key.to_owned(), value.to_owned());
+            // The last line.
+            if key == "pid" {
+                break;
             }
         }
-        let port = port.expect("ProFTPD starts: its script says where it listens");
-        // The server serves files as another user, who must get through to them.
+        assert!(told.contains_key("pid"), "the server {name} does not start; type make setup");
+        // Some serve files as another user, who must get through to them.
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
-        Self { script, folder, port }
+        Self { script, folder, told }
+    }
+
+    fn told(&self, key: &str) -> &str {
+        self.told.get(key).unwrap_or_else(|| panic!("the script told no {key}"))
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // TERM and not KILL, so that the script ends the server. Both fail when it has ended already.
+        let _ = kill_process(Pid::from_child(&self.script), Signal::TERM);
+        let _ = self.script.wait();
+    }
+}
+
+/// A running OpenSSH server with the user `alice`, whose password is `secret`.
+pub(crate) struct SftpServer {
+    server: Started,
+}
+
+impl SftpServer {
+    pub(crate) fn start() -> Self {
+        Self { server: Started::start("openssh") }
+    }
+
+    /// The folder that a connection by [`SftpServer::connection`] is confined to.
+    pub(crate) fn home(&self) -> PathBuf {
+        PathBuf::from(self.server.told("home"))
+    }
+
+    /// The table of a connection confined to its home; its password is in the file `sftp-password`.
+    pub(crate) fn connection(&self, name: &str) -> String {
+        format!(
+            "[connections.{name}]\ntype = 'sftp'\nhost = '127.0.0.1'\nport = {}\nuser = 'alice'\n\
+             password = {{ file = 'sftp-password' }}\nhost-keys = ['{}']\nroot = '{}'\n",
+            self.server.told("port"),
+            self.server.told("fingerprint"),
+            self.server.told("home"),
+        )
+    }
+}
+
+/// A running ProFTPD with the user `alice`, whose password is `secret`.
+pub(crate) struct FtpServer {
+    server: Started,
+    port: u16,
+}
+
+impl FtpServer {
+    pub(crate) fn start() -> Self {
+        let server = Started::start("proftpd");
+        let port = server.told("port").parse().expect("a port");
+        Self { server, port }
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// What the user sees as `/`.
     pub(crate) fn home(&self) -> PathBuf {
-        self.folder.path().join("server/home")
+        self.server.folder.path().join("server/home")
     }
 
     /// Puts a file there in one step.
     pub(crate) fn put(&self, name: &str, content: impl AsRef<[u8]>) {
-        let temporary = self.folder.path().join("incoming");
+        let temporary = self.server.folder.path().join("incoming");
         std::fs::write(&temporary, content).expect("the folder can be written");
         std::fs::rename(&temporary, self.home().join(name)).expect("a file can be renamed");
     }
@@ -66,14 +122,6 @@ impl FtpServer {
     /// The names of what is there.
     pub(crate) fn names(&self) -> BTreeSet<String> {
         names_in(&self.home())
-    }
-}
-
-impl Drop for FtpServer {
-    fn drop(&mut self) {
-        // TERM and not KILL, so that the script ends the server. Both fail when it has ended already.
-        let _ = kill_process(Pid::from_child(&self.script), Signal::TERM);
-        let _ = self.script.wait();
     }
 }
 

@@ -461,7 +461,8 @@ mod tests {
         assert_eq!(kind(401, br#"{"error":{".tag":"invalid_access_token"}}"#), ErrorKind::Denied);
         assert_eq!(kind(403, b"{}"), ErrorKind::Denied);
         assert_eq!(kind(404, b"<html>"), ErrorKind::Unavailable);
-        assert_eq!(kind(422, b"{}"), ErrorKind::Invalid);
+        assert_eq!(kind(422, b"{}"), ErrorKind::Denied);
+        assert_eq!(kind(422, br#"{"error":{".tag":"invalid_root"}}"#), ErrorKind::Invalid);
         assert_eq!(kind(500, b""), ErrorKind::Unavailable);
         let expired = br#"{"error_summary":"expired_access_token/..","error":{".tag":"expired_access_token"}}"#;
         assert!(matches!(classified(401, None, expired), Problem::Expired(_)));

@@ -8,6 +8,8 @@ mod table;
 
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
+
 use super::handle::Handle;
 use super::posix::{Info, Owner};
 use crate::Remote;
@@ -300,10 +302,12 @@ impl Shell {
             return Ok(vec![(word.text(), self.path(word).await?)]);
         }
         let current = self.current().await?;
-        let handle = &self.handle;
-        let names = async |folder: RemotePath| -> Result<Vec<(String, EntryKind)>, Error> {
-            let infos = handle.list(&folder).await?;
-            Ok(infos.into_iter().map(|info| (info.path.name().to_owned(), info.kind)).collect())
+        let names = |folder: RemotePath| -> Names {
+            let handle = self.handle.clone();
+            Box::pin(async move {
+                let infos = handle.list(&folder).await?;
+                Ok(infos.into_iter().map(|info| (info.path.name().to_owned(), info.kind)).collect())
+            })
         };
         expand(&current, word, names).await
     }
@@ -521,9 +525,12 @@ impl Local {
         if !word.is_pattern() {
             return Ok(vec![(word.text(), resolve(&self.current, &word.text())?)]);
         }
-        let names = async |folder: RemotePath| -> Result<Vec<(String, EntryKind)>, Error> {
-            let entries = self.remote.list(&self.on(&folder)).await?;
-            Ok(entries.into_iter().map(|entry| (entry.path.name().to_owned(), entry.kind)).collect())
+        let names = |folder: RemotePath| -> Names {
+            let (remote, folder) = (self.remote.clone(), self.on(&folder));
+            Box::pin(async move {
+                let entries = remote.list(&folder).await?;
+                Ok(entries.into_iter().map(|entry| (entry.path.name().to_owned(), entry.kind)).collect())
+            })
         };
         expand(&self.current, word, names).await
     }
@@ -652,11 +659,14 @@ pub(super) fn read_any_line(line: &str) {
     }
 }
 
+/// The names in a folder, on their way.
+type Names = BoxFuture<'static, Result<Vec<(String, EntryKind)>, Error>>;
+
 /// The paths that a pattern stands for, sorted: each as it would have been typed, and as it is.
 async fn expand(
     current: &RemotePath,
     word: &Word,
-    names: impl AsyncFn(RemotePath) -> Result<Vec<(String, EntryKind)>, Error>,
+    names: impl Fn(RemotePath) -> Names + Send + Sync,
 ) -> Result<Vec<(String, RemotePath)>, Error> {
     let components = word.components();
     let mut found = match word.is_absolute() {

@@ -8,6 +8,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use wharf_connectors::{ByteRange, Content, Entry, EntryKind, Error, ErrorKind, IfExists, Remote, RemotePath};
 
 use crate::places::{OPERATIONS_MAX, Place};
+pub(crate) use crate::trees::*;
 
 /// Several chunks and a rest.
 const LARGE_BYTES: usize = 3 * 1024 * 1024 + 7;

@@ -1,7 +1,7 @@
 //! The promises of the contract between a connection and its protocol, checked on every protocol against real servers,
 //! and what single protocols promise beyond them.
 //!
-//! `contract` has the promises, `places` the remotes that must keep them: this file puts them together. A server that
+//! `contract` and `trees` have the promises, `places` the remotes that must keep them: this file puts them together. A server that
 //! is not installed is a failure.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on ends, and tells why")]
@@ -15,6 +15,8 @@ mod ftps;
 mod local_jail;
 mod openssh;
 mod places;
+mod transfers;
+mod trees;
 mod sftp_hostile;
 mod sftp_only;
 
@@ -69,4 +71,13 @@ promises! {
     a_folder_is_made_once
     the_root_stays
     many_operations_at_once_wait_for_their_turn
+    missing_folders_are_made_when_asked
+    a_time_of_last_change_is_kept_where_it_can_be
+    content_is_appended
+    a_copy_is_another_file
+    a_tree_is_deleted_whole
+    a_checksum_is_that_of_the_content
+    a_tree_is_moved_there_and_back
+    a_file_with_the_same_size_that_is_not_older_is_left_out_of_an_update
+    a_write_that_broke_off_can_be_continued
 }

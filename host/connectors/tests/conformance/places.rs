@@ -24,6 +24,10 @@ pub(crate) struct Place {
     pub(crate) folder: Option<PathBuf>,
     /// Whether missing folders are made by the way.
     pub(crate) makes_folders: bool,
+    /// Whether it keeps the times of last change that it is given.
+    pub(crate) keeps_times: bool,
+    /// Whether it keeps what came of a write that broke off.
+    pub(crate) resumes: bool,
     _server: Server,
 }
 
@@ -70,6 +74,8 @@ pub(crate) async fn local() -> Place {
         remote,
         folder: Some(folder.path().join("wharf/test 1")),
         makes_folders: false,
+        keeps_times: true,
+        resumes: true,
         _server: Server::Local(folder),
     }
 }
@@ -79,7 +85,9 @@ pub(crate) async fn ftp() -> Place {
 }
 
 pub(crate) async fn ftp_without_mlsd() -> Place {
-    over_ftp(FtpServer::start("proftpd", &["FactsAdvertise off"]), |_| Security::None).await
+    // Without facts, ProFTPD has no command that sets a time.
+    let place = over_ftp(FtpServer::start("proftpd", &["FactsAdvertise off"]), |_| Security::None).await;
+    Place { keeps_times: false, ..place }
 }
 
 pub(crate) async fn ftps_explicit() -> Place {
@@ -102,7 +110,7 @@ async fn over_ftp(server: FtpServer, security: fn(&FtpServer) -> Security) -> Pl
     let config = ftp::Config { security: security(&server), ..server.config() };
     let remote = confined(Config::Ftp(config)).await;
     let folder = Some(server.home().join("wharf/test 1"));
-    Place { remote, folder, makes_folders: false, _server: Server::Ftp(server) }
+    Place { remote, folder, makes_folders: false, keeps_times: true, resumes: true, _server: Server::Ftp(server) }
 }
 
 /// The server confines nobody: its paths are those of this machine, and the connection sees to the border.
@@ -113,7 +121,8 @@ pub(crate) async fn sftp() -> Place {
     let root = RemotePath::parse(folder.to_str().unwrap()).unwrap();
     let config = Config::Sftp(server.config());
     let remote = Remote::new("place", Common { root, ..common() }, config, &loopback()).unwrap();
-    Place { remote, folder: Some(folder), makes_folders: false, _server: Server::Sftp(server) }
+    let folder = Some(folder);
+    Place { remote, folder, makes_folders: false, keeps_times: true, resumes: true, _server: Server::Sftp(server) }
 }
 
 pub(crate) async fn dropbox() -> Place {
@@ -135,5 +144,12 @@ pub(crate) async fn dropbox() -> Place {
         ..dropbox::Config::new(credentials).unwrap()
     };
     let remote = confined(Config::Dropbox(config)).await;
-    Place { remote, folder: None, makes_folders: true, _server: Server::Dropbox(server) }
+    Place {
+        remote,
+        folder: None,
+        makes_folders: true,
+        keeps_times: true,
+        resumes: false,
+        _server: Server::Dropbox(server),
+    }
 }

@@ -1,0 +1,4 @@
+//! Feeds `dropbox_refusal` of the connectors with any bytes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| wharf_connectors::fuzzing::dropbox_refusal(input));

@@ -1,0 +1,156 @@
+//! What a transfer promises whatever its ends are: tried between two local folders.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use wharf_connectors::{
+    Common, Config, ErrorKind, FileResult, IfPresent, Outcome, Progress, Remote, RemotePath, TransferOptions, local,
+    transfer,
+};
+
+use crate::places::loopback;
+
+struct Ends {
+    folder: tempfile::TempDir,
+    source: Remote,
+    target: Remote,
+}
+
+fn path(text: &str) -> RemotePath {
+    RemotePath::parse(text).unwrap()
+}
+
+impl Ends {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            let config = Config::Local(local::Config { folder: folder.path().join(name) });
+            Remote::new(name, Common::default(), config, &loopback()).unwrap()
+        };
+        let (source, target) = (open("source"), open("target"));
+        Self { folder, source, target }
+    }
+
+    fn put(&self, at: &str, content: impl AsRef<[u8]>) {
+        let file = self.folder.path().join(at);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, content).unwrap();
+    }
+
+    fn names(&self, at: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path().join(at)).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    async fn transfer(&self, from: &str, to: &str, options: TransferOptions) -> (Vec<FileResult>, Progress) {
+        let mut transfer = transfer(&self.source, &path(from), &self.target, &path(to), options).await.unwrap();
+        let mut results = Vec::new();
+        while let Some(result) = transfer.next().await {
+            results.push(result);
+        }
+        (results, transfer.progress())
+    }
+}
+
+#[tokio::test]
+async fn each_file_has_a_result_of_its_own() {
+    let ends = Ends::new();
+    ends.put("source/in/good", "good");
+    ends.put("source/in/taken", "taken");
+    ends.put("target/out/taken", "mine");
+    std::os::unix::fs::symlink("good", ends.folder.path().join("source/in/link")).unwrap();
+    let (mut results, progress) = ends.transfer("/in", "/out", TransferOptions::default()).await;
+    results.sort_by(|a, b| a.source.cmp(&b.source));
+    let outcomes: Vec<_> = results.into_iter().map(|result| result.outcome.map_err(|error| error.kind())).collect();
+    assert_eq!(outcomes[0], Ok(Outcome::Transferred { bytes: 4, resumed_at: 0 }));
+    assert_eq!(outcomes[1], Ok(Outcome::Skipped("it is a symbolic link")));
+    assert_eq!(outcomes[2], Err(ErrorKind::AlreadyExists));
+    assert_eq!((progress.files_transferred, progress.files_skipped, progress.files_failed), (1, 1, 1));
+    assert!(progress.is_counted);
+    assert_eq!(fs::read_to_string(ends.folder.path().join("target/out/taken")).unwrap(), "mine");
+}
+
+#[tokio::test]
+async fn what_failed_or_was_left_out_stays_when_the_rest_is_moved() {
+    let ends = Ends::new();
+    ends.put("source/in/deep/good", "good");
+    ends.put("source/in/taken", "taken");
+    ends.put("target/out/taken", "mine");
+    let options = TransferOptions { delete_source: true, ..TransferOptions::default() };
+    let (_, progress) = ends.transfer("/in", "/out", options).await;
+    assert_eq!((progress.files_transferred, progress.files_failed), (1, 1));
+    assert_eq!(ends.names("source/in"), ["taken"]);
+    assert_eq!(ends.names("target/out/deep"), ["good"]);
+}
+
+#[tokio::test]
+async fn a_source_that_changes_while_it_is_read_is_not_moved() {
+    let ends = Ends::new();
+    ends.put("source/file", vec![b'x'; 64 << 20]);
+    let options = TransferOptions { delete_source: true, ..TransferOptions::default() };
+    let mut transfer = transfer(&ends.source, &path("/file"), &ends.target, &path("/file"), options).await.unwrap();
+    while transfer.progress().bytes_transferred == 0 {
+        tokio::task::yield_now().await;
+    }
+    let later = SystemTime::now() + Duration::from_secs(60);
+    ends.source.set_modified(&path("/file"), later).await.unwrap();
+    let result = transfer.next().await.unwrap();
+    assert_eq!(result.outcome.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(ends.names("source"), ["file"]);
+    assert_eq!(ends.names("target"), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_transfer_that_was_dropped_is_continued_where_it_was() {
+    let ends = Ends::new();
+    let content: Vec<u8> = (0..96_u32 << 20).map(|at| (at >> 12) as u8).collect();
+    ends.put("source/file", &content);
+    let options = TransferOptions { resume: true, ..TransferOptions::default() };
+    let first = transfer(&ends.source, &path("/file"), &ends.target, &path("/file"), options.clone()).await.unwrap();
+    while first.progress().bytes_transferred < 4 << 20 {
+        tokio::task::yield_now().await;
+    }
+    drop(first);
+    // The write ends a moment after it was dropped; until then it is the only one.
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let resumed_at = loop {
+        let (results, _) = ends.transfer("/file", "/file", options.clone()).await;
+        match results.into_iter().next().unwrap().outcome {
+            Ok(Outcome::Transferred { bytes, resumed_at }) => {
+                assert_eq!(bytes, content.len() as u64);
+                break resumed_at;
+            }
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                assert!(std::time::Instant::now() < deadline, "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(resumed_at > 0 && resumed_at < content.len() as u64, "resumed at {resumed_at}");
+    assert_eq!(ends.names("target"), ["file"]);
+    assert!(fs::read(ends.folder.path().join("target/file")).unwrap() == content);
+}
+
+#[tokio::test]
+async fn a_file_takes_a_free_name_when_asked() {
+    let ends = Ends::new();
+    ends.put("source/a.txt", "new");
+    ends.put("target/a.txt", "old");
+    let options = TransferOptions { if_present: IfPresent::Rename, ..TransferOptions::default() };
+    let (results, _) = ends.transfer("/a.txt", "/a.txt", options).await;
+    assert_eq!(results[0].target, path("/a (1).txt"));
+    assert_eq!(ends.names("target"), ["a (1).txt", "a.txt"]);
+}
+
+#[tokio::test]
+async fn a_folder_is_not_moved_into_itself() {
+    let ends = Ends::new();
+    ends.put("source/a/b", "x");
+    for to in ["/a", "/a/c"] {
+        let into = transfer(&ends.source, &path("/a"), &ends.source, &path(to), TransferOptions::default()).await;
+        assert_eq!(into.err().unwrap().kind(), ErrorKind::Invalid, "{to}");
+    }
+}

@@ -1,0 +1,80 @@
+//! `wharf:host/ftp`: what only FTP has. A raw command may name any path, so it asks for the whole connection.
+
+use wasmtime::component::Resource;
+use wharf_connectors::ftp::{RawReply, Server};
+use wharf_connectors::{Error, ErrorKind};
+
+use super::bindings::wharf::host::ftp as wit;
+use super::bindings::wharf::host::types as wit_types;
+use super::told;
+use crate::grant::{self, Granted};
+use crate::guest::Guest;
+use crate::settings::Access;
+
+/// A server that a guest holds.
+#[derive(Clone)]
+#[expect(unreachable_pub, reason = "the generated bindings name it as public")]
+pub struct GrantedServer {
+    granted: Granted,
+    server: Server,
+}
+
+type Answer<T> = wasmtime::Result<Result<T, wit_types::Error>>;
+
+impl Guest {
+    fn open_ftp_server(&self, connection: &str) -> Result<GrantedServer, Error> {
+        let granted = grant::open(&self.surroundings.settings, &self.surroundings.service, connection)?;
+        let server = granted.remote.ftp().ok_or_else(|| {
+            let kind = granted.remote.kind();
+            Error::new(ErrorKind::Invalid, format!("connection {connection} is of type {kind}, not ftp"))
+        })?;
+        Ok(GrantedServer { granted, server })
+    }
+
+    /// The server, for a service that may write everywhere on it.
+    fn whole_server(&self, server: &Resource<GrantedServer>) -> wasmtime::Result<Result<Server, Error>> {
+        let held = self.table.get(server)?;
+        Ok(held.granted.allow(Access::Write, "/").map(|_| held.server.clone()))
+    }
+}
+
+impl wit::Host for Guest {}
+
+impl wit::HostServer for Guest {
+    async fn open(&mut self, connection: String) -> Answer<Resource<GrantedServer>> {
+        match self.open_ftp_server(&connection) {
+            Ok(server) => Ok(Ok(self.table.push(server)?)),
+            Err(error) => Ok(Err(told(&error))),
+        }
+    }
+
+    async fn command(&mut self, server: Resource<GrantedServer>, text: String) -> Answer<wit::RawReply> {
+        let reply = match self.whole_server(&server)? {
+            Ok(server) => server.command(&text).await,
+            Err(error) => Err(error),
+        };
+        Ok(reply.map(guest_reply).map_err(|error| told(&error)))
+    }
+
+    async fn site(&mut self, server: Resource<GrantedServer>, text: String) -> Answer<wit::RawReply> {
+        let reply = match self.whole_server(&server)? {
+            Ok(server) => server.site(&text).await,
+            Err(error) => Err(error),
+        };
+        Ok(reply.map(guest_reply).map_err(|error| told(&error)))
+    }
+
+    async fn features(&mut self, server: Resource<GrantedServer>) -> Answer<Vec<String>> {
+        let server = self.table.get(&server)?.server.clone();
+        Ok(server.features().await.map_err(|error| told(&error)))
+    }
+
+    async fn drop(&mut self, server: Resource<GrantedServer>) -> wasmtime::Result<()> {
+        self.table.delete(server)?;
+        Ok(())
+    }
+}
+
+fn guest_reply(reply: RawReply) -> wit::RawReply {
+    wit::RawReply { code: u16::try_from(reply.code).unwrap_or(u16::MAX), lines: reply.lines }
+}

@@ -1,0 +1,296 @@
+//! What the program does with connections from the command line, beside running the host: `wharf ping`, `ls`, `cp`,
+//! `sftp`, `dropbox login`.
+//!
+//! This file knows how a place is named, how a connection is opened, and what the outcome of a command is. Each command
+//! is in a file of its own. Knows no service and no listener.
+
+mod copy;
+mod list;
+mod login;
+mod ping;
+mod sftp;
+
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Value, json};
+use wharf_connectors::{Common, Config, Egress, Error, ErrorKind, Remote, RemotePath, chain, local};
+
+use crate::config::{Configuration, ConfigurationError, Overrides};
+
+pub(crate) use copy::Copy;
+pub(crate) use list::List;
+pub(crate) use login::Dropbox;
+pub(crate) use ping::Ping;
+pub(crate) use sftp::Sftp;
+
+/// Where the configuration is looked for when none is named.
+pub(crate) const DEFAULT_CONFIGURATION: &str = "wharf.toml";
+
+/// How a command ended; the numbers are documented and stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All of it was done.
+    Done,
+    /// It failed.
+    Failed,
+    /// The configuration is wrong, or has no such connection.
+    Misconfigured,
+    /// A part of it was done: some files failed.
+    Partial,
+    /// It was interrupted (SIGINT or SIGTERM).
+    Interrupted,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Done => 0,
+            Outcome::Failed => 1,
+            // 2 is what a wrong command line ends with.
+            Outcome::Misconfigured => 3,
+            Outcome::Partial => 4,
+            Outcome::Interrupted => 130,
+        })
+    }
+}
+
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    /// No connection has this name.
+    #[error("no connection is named {name:?}{}", listed(.known))]
+    UnknownConnection { name: String, known: Vec<String> },
+    /// An operation failed.
+    #[error("{}", chain(.0))]
+    Operation(#[from] Error),
+    /// The result could not be printed, or a local path not be used.
+    #[error("{what}: {source}")]
+    Machine { what: String, source: std::io::Error },
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "; connections are configured under [connections.NAME]".to_owned(),
+        names => format!("; there are {}", names.join(", ")),
+    }
+}
+
+impl CommandError {
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Configuration(_) | Self::UnknownConnection { .. } => Outcome::Misconfigured,
+            Self::Operation(_) | Self::Machine { .. } => Outcome::Failed,
+        }
+    }
+
+    /// For `--json`.
+    fn json(&self) -> Value {
+        match self {
+            Self::Operation(error) => operation_json(error),
+            Self::Configuration(_) | Self::UnknownConnection { .. } => {
+                json!({ "kind": "invalid", "message": self.to_string() })
+            }
+            Self::Machine { .. } => json!({ "kind": "internal", "message": self.to_string() }),
+        }
+    }
+}
+
+/// An error of a connector for programs: the words are those of the contract with guests.
+fn operation_json(error: &Error) -> Value {
+    json!({
+        "kind": kind_word(error.kind()),
+        "step": error.step().map(|step| step.to_string()),
+        "retry_after_seconds": error.retry_after().map(|wait| wait.as_secs()),
+        "message": chain(error),
+    })
+}
+
+fn kind_word(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => "not-found",
+        ErrorKind::AlreadyExists => "already-exists",
+        ErrorKind::Denied => "denied",
+        ErrorKind::Invalid => "invalid",
+        ErrorKind::TooLarge => "too-large",
+        ErrorKind::Timeout => "timeout",
+        ErrorKind::Unavailable => "unavailable",
+        ErrorKind::RateLimited => "rate-limited",
+        ErrorKind::Conflict => "conflict",
+        ErrorKind::Unsupported => "unsupported",
+        ErrorKind::Interrupted => "interrupted",
+        ErrorKind::Internal => "internal",
+    }
+}
+
+/// What every command on connections takes.
+#[derive(Args)]
+pub(crate) struct Setting {
+    /// The configuration file [default: wharf.toml, where there is one].
+    #[arg(long, value_name = "FILE", env = "WHARF_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    /// Print JSON, one object per line, errors included.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Setting {
+    fn load(&self) -> Result<Configuration, CommandError> {
+        let default = PathBuf::from(DEFAULT_CONFIGURATION);
+        let file = self.config.clone().or_else(|| default.exists().then_some(default));
+        Ok(Configuration::load(file.as_deref(), Overrides::default())?)
+    }
+
+    fn open(&self, name: &str) -> Result<Remote, CommandError> {
+        let connections = self.load()?.live.connections;
+        connections.get(name).cloned().ok_or_else(|| CommandError::UnknownConnection {
+            name: name.to_owned(),
+            known: connections.keys().cloned().collect(),
+        })
+    }
+
+    /// Tells how a command ended, to people on standard error, to programs on standard output.
+    pub(crate) fn tell(&self, done: Result<Outcome, CommandError>) -> Outcome {
+        done.unwrap_or_else(|error| {
+            if self.json {
+                // Nobody is left to be told when standard output is closed.
+                let _ = print(&json!({ "error": error.json() }));
+            } else {
+                let _ = writeln!(std::io::stderr(), "wharf: {error}");
+            }
+            error.outcome()
+        })
+    }
+}
+
+/// A path on a connection, or on this machine: `NAME:/path`, or what begins with `/` or `.` or has no `:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Connection { name: String, path: RemotePath, ends_with_slash: bool },
+    Machine { path: PathBuf, ends_with_slash: bool },
+}
+
+impl std::str::FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("write NAME:/path for a connection, or a path of this machine".to_owned());
+        }
+        let ends_with_slash = text.ends_with('/');
+        match text.split_once(':') {
+            Some((name, path)) if !name.contains('/') && !name.starts_with('.') => {
+                let path = RemotePath::parse(path).map_err(|error| error.to_string())?;
+                Ok(Self::Connection { name: name.to_owned(), path, ends_with_slash })
+            }
+            _ => Ok(Self::Machine { path: PathBuf::from(text), ends_with_slash }),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection { name, path, .. } => write!(formatter, "{name}:{path}"),
+            Self::Machine { path, .. } => write!(formatter, "{}", path.display()),
+        }
+    }
+}
+
+/// A place, opened.
+struct Opened {
+    remote: Remote,
+    path: RemotePath,
+    ends_with_slash: bool,
+}
+
+impl Setting {
+    fn open_place(&self, place: &Place) -> Result<Opened, CommandError> {
+        match place {
+            Place::Connection { name, path, ends_with_slash } => {
+                Ok(Opened { remote: self.open(name)?, path: path.clone(), ends_with_slash: *ends_with_slash })
+            }
+            Place::Machine { path, ends_with_slash } => {
+                let (remote, path) = machine(path)?;
+                Ok(Opened { remote, path, ends_with_slash: *ends_with_slash })
+            }
+        }
+    }
+}
+
+/// A path of this machine as a connection to the nearest folder above it that exists. A symbolic link that is named is
+/// followed, as everywhere on a command line.
+fn machine(path: &Path) -> Result<(Remote, RemotePath), CommandError> {
+    let failed = |source| CommandError::Machine { what: format!("cannot use {}", path.display()), source };
+    let mut absolute = std::path::absolute(path).map_err(failed)?;
+    if absolute.is_symlink() || absolute.file_name().is_none() {
+        absolute = absolute.canonicalize().map_err(failed)?;
+    }
+    let mut folder = absolute.parent().unwrap_or(&absolute);
+    while !folder.is_dir() {
+        let Some(parent) = folder.parent() else { break };
+        folder = parent;
+    }
+    let rest = absolute.strip_prefix(folder).unwrap_or(Path::new("")).to_str();
+    let rest = rest.ok_or_else(|| failed(std::io::Error::other("its name is not UTF-8")))?;
+    Ok((machine_folder(folder)?, RemotePath::parse(rest)?))
+}
+
+/// A folder of this machine as a connection.
+fn machine_folder(folder: &Path) -> Result<Remote, CommandError> {
+    let config = Config::Local(local::Config { folder: folder.to_owned() });
+    Ok(Remote::new("this machine", Common::default(), config, &Arc::new(Egress::default()))?)
+}
+
+/// Prints one JSON document on a line.
+fn print(document: &impl Serialize) -> Result<(), CommandError> {
+    let line = serde_json::to_string(document).map_err(std::io::Error::other);
+    line.and_then(|line| writeln!(std::io::stdout(), "{line}")).map_err(unprinted)
+}
+
+/// Prints a line for people.
+fn say(line: impl fmt::Display) -> Result<(), CommandError> {
+    writeln!(std::io::stdout(), "{line}").map_err(unprinted)
+}
+
+fn unprinted(source: std::io::Error) -> CommandError {
+    CommandError::Machine { what: "cannot print".to_owned(), source }
+}
+
+fn is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(text: &str) -> Place {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_place_is_on_a_connection_or_on_this_machine() {
+        let connection = |path: &str, ends_with_slash| Place::Connection {
+            name: "partner".to_owned(),
+            path: RemotePath::parse(path).unwrap(),
+            ends_with_slash,
+        };
+        assert_eq!(place("partner:/a/b"), connection("/a/b", false));
+        assert_eq!(place("partner:a/b/"), connection("/a/b", true));
+        assert_eq!(place("partner:"), connection("/", false));
+        for text in ["/a/b:c", "./a:b", "../a:b", "report.csv", "a/b:c"] {
+            assert!(matches!(place(text), Place::Machine { .. }), "{text}");
+        }
+        assert!("partner:/a/../b".parse::<Place>().is_err());
+        assert!("".parse::<Place>().is_err());
+    }
+}

@@ -1,0 +1,230 @@
+//! The commands on connections, as a person types them: what they print, what they end with, what they leave.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use dropbox_emulator::{Emulator, Options};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::harness::{FtpServer, PATIENCE, choose_tls_provider};
+
+/// What a run of the program said.
+struct Said {
+    code: Option<i32>,
+    output: String,
+    errors: String,
+}
+
+impl Said {
+    /// The lines of its output as JSON.
+    fn json(&self) -> Vec<Value> {
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        self.output.lines().map(parse).collect()
+    }
+}
+
+/// A folder with a configuration: an FTP server, a local folder `disk`, and one connection that leads nowhere.
+struct Place {
+    folder: TempDir,
+    ftp: FtpServer,
+}
+
+impl Place {
+    fn new() -> Self {
+        let (folder, ftp) = (TempDir::new().unwrap(), FtpServer::start());
+        fs::create_dir(folder.path().join("disk")).unwrap();
+        fs::write(folder.path().join("password"), "secret").unwrap();
+        let configuration = format!(
+            "[host]\negress-allow = ['127.0.0.0/8']\n\
+             [connections.disk]\ntype = 'local'\nfolder = 'disk'\n\
+             [connections.partner]\ntype = 'ftp'\nhost = '127.0.0.1'\nport = {port}\nuser = 'alice'\n\
+             password = {{ file = 'password' }}\n\
+             [connections.nobody]\ntype = 'ftp'\nhost = '127.0.0.1'\nport = {port}\nuser = 'nobody'\n\
+             password = {{ file = 'password' }}\n",
+            port = ftp.port()
+        );
+        fs::write(folder.path().join("wharf.toml"), configuration).unwrap();
+        Self { folder, ftp }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    async fn wharf(&self, arguments: &str) -> Said {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+        command.args(arguments.split_whitespace()).current_dir(self.folder.path()).stdin(Stdio::null());
+        let ended = timeout(PATIENCE, command.kill_on_drop(true).output()).await.expect("it ends by itself").unwrap();
+        Said {
+            code: ended.status.code(),
+            output: String::from_utf8(ended.stdout).unwrap(),
+            errors: String::from_utf8(ended.stderr).unwrap(),
+        }
+    }
+
+    async fn done(&self, arguments: &str) -> Said {
+        let said = self.wharf(arguments).await;
+        assert_eq!((said.code, said.errors.as_str()), (Some(0), ""), "{arguments}: {}", said.output);
+        said
+    }
+}
+
+#[tokio::test]
+async fn ping_tells_the_time_or_the_step_that_failed() {
+    let place = Place::new();
+    let said = place.done("ping partner").await;
+    assert!(said.output.starts_with("partner: ftp connection works, "), "{}", said.output);
+    let told = &place.done("ping --json partner").await.json()[0];
+    assert_eq!((&told["connection"], &told["type"]), (&json!("partner"), &json!("ftp")));
+    assert!(told["milliseconds"].as_f64().unwrap() > 0.0);
+
+    let said = place.wharf("ping nobody").await;
+    assert_eq!(said.code, Some(1));
+    assert!(said.output.contains("nobody: failed at login"), "{}", said.output);
+    let said = place.wharf("ping nobody --json").await;
+    assert_eq!((said.code, said.errors.as_str()), (Some(1), ""));
+    assert_eq!(
+        (&said.json()[0]["error"]["step"], &said.json()[0]["error"]["kind"]),
+        (&json!("login"), &json!("denied"))
+    );
+    let all = format!("{}{}", said.output, said.errors);
+    assert!(!all.contains("secret"), "{all}");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_configured_is_told_with_those_that_are() {
+    let place = Place::new();
+    let said = place.wharf("ls patner:/").await;
+    assert_eq!(said.code, Some(3));
+    assert_eq!(said.errors, "wharf: no connection is named \"patner\"; there are disk, nobody, partner\n");
+    assert_eq!(place.wharf("ls partner:/a/../b").await.code, Some(2));
+    fs::write(place.path("wharf.toml"), "[connections.a]\ntype = 'fpt'").unwrap();
+    assert_eq!(place.wharf("ls a:/").await.code, Some(3));
+}
+
+#[tokio::test]
+async fn a_folder_is_listed_for_people_and_for_programs() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("disk/in/deep")).unwrap();
+    fs::write(place.path("disk/in/report.csv"), "12345").unwrap();
+    fs::write(place.path("disk/in/deep/x.tmp"), "").unwrap();
+    let said = place.done("ls disk:/in").await;
+    assert!(said.output.lines().any(|line| line.trim_start().starts_with("5 ") && line.ends_with(" report.csv")));
+    assert!(said.output.lines().any(|line| line.ends_with(" deep/")), "{}", said.output);
+    let entries = place.done("ls -r --json disk:/ --exclude *.tmp").await.json();
+    let mut paths: Vec<&str> = entries.iter().map(|entry| entry["path"].as_str().unwrap()).collect();
+    paths.sort();
+    assert_eq!(paths, ["/in", "/in/deep", "/in/report.csv"]);
+    assert_eq!(place.done("ls disk:/in/report.csv").await.output.lines().count(), 1);
+    let missing = place.wharf("ls disk:/missing").await;
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.errors.contains("/missing"), "{}", missing.errors);
+}
+
+#[tokio::test]
+async fn files_and_trees_are_copied_and_moved_between_connections_and_this_machine() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("local/deep")).unwrap();
+    fs::write(place.path("local/a.txt"), "a").unwrap();
+    fs::write(place.path("local/deep/b.txt"), "bb").unwrap();
+
+    let refused = place.wharf("cp local partner:/").await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.errors.contains("is a folder; write -r"), "{}", refused.errors);
+
+    let said = place.done("cp -r local partner:/").await;
+    assert!(said.output.contains("2 files copied"), "{}", said.output);
+    assert_eq!(fs::read_to_string(place.ftp.home().join("local/deep/b.txt")).unwrap(), "bb");
+
+    // Its targets exist.
+    let again = place.wharf("cp -r local partner:/ --json").await;
+    assert_eq!(again.code, Some(1), "{}", again.output);
+    assert_eq!(again.json()[0]["error"]["kind"], "already-exists");
+    place.done("cp -r local partner:/ --if-exists skip").await;
+
+    let moved = place.done("cp -r --move --verify --json partner:/local/ disk:/moved").await.json();
+    let sum = moved.last().unwrap();
+    assert_eq!((&sum["transferred"], &sum["failed"], &sum["bytes"]), (&json!(2), &json!(0), &json!(3)));
+    assert_eq!(fs::read_to_string(place.path("disk/moved/deep/b.txt")).unwrap(), "bb");
+    assert!(place.ftp.names().is_empty(), "{:?}", place.ftp.names());
+
+    place.done("cp disk:/moved/a.txt back.txt").await;
+    assert_eq!(fs::read_to_string(place.path("back.txt")).unwrap(), "a");
+    place.done("cp -q back.txt partner:/new/name.txt").await;
+    assert_eq!(fs::read_to_string(place.ftp.home().join("new/name.txt")).unwrap(), "a");
+}
+
+#[tokio::test]
+async fn a_copy_of_which_a_part_fails_says_so() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("disk/in")).unwrap();
+    fs::create_dir_all(place.path("disk/out/taken")).unwrap();
+    fs::write(place.path("disk/in/good"), "x").unwrap();
+    fs::write(place.path("disk/in/taken"), "x").unwrap();
+    let said = place.wharf("cp -r disk:/in/ disk:/out --if-exists replace").await;
+    assert_eq!(said.code, Some(4), "{}{}", said.output, said.errors);
+    assert!(said.errors.contains("/in/taken"), "{}", said.errors);
+    assert!(said.output.contains("1 file copied") && said.output.contains("1 file failed"), "{}", said.output);
+    assert!(place.path("disk/out/good").exists());
+}
+
+/// A login at the emulator: the program, and what it has printed so far.
+async fn login(folder: &TempDir, arguments: &str) -> (tokio::process::Child, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    command.args(arguments.split_whitespace()).current_dir(folder.path()).kill_on_drop(true);
+    let mut program = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(program.stdout.as_mut().unwrap()).lines();
+    let line = timeout(PATIENCE, lines.next_line()).await.expect("it prints the address").unwrap().expect("a line");
+    let address: Value = serde_json::from_str(&line).unwrap();
+    (program, address["address"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn a_login_stores_a_refresh_token_that_works_and_shows_it_to_nobody() {
+    let options = Options::default();
+    let (key, refresh_token) = (options.app_key.clone(), options.refresh_token.clone());
+    let emulator = Emulator::start(options).await.unwrap();
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("ca.pem"), emulator.ca_pem()).unwrap();
+    let configuration = format!(
+        "[host]\negress-allow = ['127.0.0.0/8']\n[connections.team]\ntype = 'dropbox'\napp-key = '{key}'\n\
+         refresh-token = {{ file = 'secrets/team.token' }}\napi-url = '{}'\ncertificate-authority = 'ca.pem'\n",
+        emulator.url()
+    );
+    fs::write(folder.path().join("wharf.toml"), configuration).unwrap();
+    choose_tls_provider();
+    let authority = reqwest::Certificate::from_pem(emulator.ca_pem().as_bytes()).unwrap();
+    let browser = reqwest::Client::builder().tls_certs_only([authority]).no_proxy().build().unwrap();
+    let token = folder.path().join("secrets/team.token");
+
+    for redirect in [false, true] {
+        let arguments = if redirect { " --redirect 0" } else { "" };
+        let (mut program, address) = login(&folder, &format!("dropbox login team --json{arguments}")).await;
+        let page = browser.get(&address).send().await.unwrap().text().await.unwrap();
+        if redirect {
+            assert!(page.contains("You can close this page"), "{page}");
+        } else {
+            program.stdin.take().unwrap().write_all(format!("{page}\n").as_bytes()).await.unwrap();
+        }
+        let said = timeout(PATIENCE, program.wait_with_output()).await.expect("it ends").unwrap();
+        let (output, errors) = (String::from_utf8(said.stdout).unwrap(), String::from_utf8(said.stderr).unwrap());
+        assert!(said.status.success(), "{output}{errors}");
+        assert!(!output.contains(&refresh_token) && !errors.contains(&refresh_token));
+        assert_eq!(fs::read_to_string(&token).unwrap().trim(), refresh_token);
+        assert_eq!(fs::metadata(&token).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::remove_file(&token).unwrap();
+    }
+
+    let (mut program, _) = login(&folder, "dropbox login team --json").await;
+    program.stdin.take().unwrap().write_all(b"no such code\n").await.unwrap();
+    let said = timeout(PATIENCE, program.wait_with_output()).await.expect("it ends").unwrap();
+    assert_eq!(said.status.code(), Some(1));
+    assert!(String::from_utf8(said.stdout).unwrap().contains("\"denied\""));
+    assert!(!token.exists());
+}

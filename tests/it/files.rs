@@ -1,0 +1,105 @@
+//! The interface `files` as a service uses it, every operation once, and transfers between connections.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Host};
+
+const CONFIGURATION: &str = r#"
+[connections.disk]
+type = "local"
+folder = "disk"
+
+[connections.archive]
+type = "local"
+folder = "archive"
+
+[services.files]
+grants = [
+    { connection = "disk", access = "write" },
+    { connection = "archive", access = "write", path = "/in" },
+    { connection = "archive", access = "read" },
+]
+"#;
+
+async fn start() -> Host {
+    let builder = Host::builder().services(&["files"]).configuration(CONFIGURATION);
+    let builder = builder.file("disk/a.txt", "content").file("disk/tree/b.csv", "b").file("disk/tree/deep/c.csv", "c");
+    builder.file("disk/tree/d.tmp", "d").file("archive/kept", "kept").start().await
+}
+
+async fn call(host: &Host, parameters: &str) -> Answer {
+    host.get(&format!("files?connection=disk&{parameters}")).await
+}
+
+async fn json_of(host: &Host, parameters: &str) -> Value {
+    call(host, parameters).await.expect(200).json()
+}
+
+#[tokio::test]
+async fn what_a_file_is_can_be_asked() {
+    let host = start().await;
+    assert_eq!(json_of(&host, "op=exists&path=/a.txt").await, json!({ "exists": true }));
+    assert_eq!(json_of(&host, "op=exists&path=/missing").await, json!({ "exists": false }));
+    let checksum = json_of(&host, "op=checksum&path=/a.txt").await;
+    let sha256 = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73";
+    assert_eq!(checksum, json!({ "algorithm": "sha256", "value": sha256 }));
+    assert!(json_of(&host, "op=ping").await["milliseconds"].is_u64());
+}
+
+#[tokio::test]
+async fn a_tree_is_walked_with_and_without_a_pattern() {
+    let host = start().await;
+    let paths = async |parameters: &str| {
+        let answer = json_of(&host, parameters).await;
+        let pages = answer["pages"].as_array().expect("pages").iter().flat_map(|page| page.as_array().expect("a page"));
+        let mut paths: Vec<_> = pages.map(|entry| entry["path"].as_str().expect("a path").to_owned()).collect();
+        paths.sort();
+        paths
+    };
+    let everything = ["/tree/b.csv", "/tree/d.tmp", "/tree/deep", "/tree/deep/c.csv"];
+    assert_eq!(paths("op=walk&path=/tree").await, everything);
+    assert_eq!(paths("op=walk&path=/tree&include=*.csv").await, ["/tree/b.csv", "/tree/deep", "/tree/deep/c.csv"]);
+    call(&host, "op=walk&path=/tree&include=[a").await.problem(400);
+}
+
+#[tokio::test]
+async fn files_are_written_with_their_time_appended_to_copied_and_deleted_with_their_tree() {
+    let host = start().await;
+    let write = host.post("files?connection=disk&op=write-with&path=/new/deep/file&modified=1000000000", "one").await;
+    assert_eq!(write.expect(200).json()["modified"], 1_000_000_000);
+    let append = host.post("files?connection=disk&op=append&path=/new/deep/file", " two").await;
+    assert_eq!(append.expect(200).json()["size"], 7);
+    json_of(&host, "op=set-modified&path=/new/deep/file&modified=1234567890").await;
+    let copy = json_of(&host, "op=copy&path=/new/deep/file&target=/new/copy").await;
+    assert_eq!((&copy["size"], &copy["modified"]), (&json!(7), &json!(1_234_567_890)));
+    call(&host, "op=copy&path=/new/deep/file&target=/new/copy").await.problem(409);
+    assert_eq!(call(&host, "op=read&path=/new/copy").await.expect(200).text(), "one two");
+    json_of(&host, "op=make-directories&path=/new/x/y/z").await;
+    json_of(&host, "op=make-directories&path=/new/x/y/z").await;
+    json_of(&host, "op=delete-tree&path=/new").await;
+    call(&host, "op=stat&path=/new").await.problem(404);
+    call(&host, "op=delete-tree&path=/").await.problem(400);
+}
+
+#[tokio::test]
+async fn a_tree_is_moved_to_another_connection() {
+    let host = start().await;
+    let answer = json_of(&host, "op=transfer&path=/tree&target-connection=archive&target=/in/tree&move=1").await;
+    assert_eq!((&answer["transferred"], &answer["bytes"]), (&json!(3), &json!(3)), "{answer}");
+    assert_eq!(answer["results"].as_array().expect("results").len(), 3);
+    call(&host, "op=stat&path=/tree").await.problem(404);
+    let moved = host.get("files?connection=archive&op=read&path=/in/tree/deep/c.csv").await;
+    assert_eq!(moved.expect(200).text(), "c");
+}
+
+#[tokio::test]
+async fn a_transfer_leads_nowhere_but_where_it_is_granted() {
+    let host = start().await;
+    let detail = call(&host, "op=transfer&path=/tree&target-connection=archive&target=/elsewhere").await.problem(403);
+    assert!(detail.contains("path = \"/\""), "{detail}");
+    let kept =
+        host.get("files?connection=archive&op=transfer&path=/kept&target-connection=disk&target=/k&move=1").await;
+    kept.problem(403);
+    let copied = host.get("files?connection=archive&op=transfer&path=/kept&target-connection=disk&target=/k").await;
+    assert_eq!(copied.expect(200).json()["transferred"], 1);
+}
