@@ -18,6 +18,7 @@ mod deploy;
 mod exports;
 mod http_connections;
 mod files;
+mod ftp;
 mod http_door;
 mod large;
 mod neighbours;
