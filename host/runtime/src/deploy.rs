@@ -59,6 +59,9 @@ impl FolderStatus {
 /// The task that watches the folder.
 pub(crate) struct Deployer {
     shared: Arc<Shared>,
+    folder: Folder,
+    watch: Watch,
+    events: mpsc::Receiver<FileEvent>,
     files: HashMap<String, FileState>,
     /// Names found by the first scan that are not settled yet.
     initial: Option<BTreeSet<String>>,
@@ -105,9 +108,16 @@ enum Finished {
 }
 
 impl Deployer {
+    /// Begins to watch the folder. Made before the host says that it listens: the end of a file that is written right
+    /// after that must not be missed.
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let folder = Folder::new(shared.settings.services_folder.clone());
+        let (watch, events) = Watch::new(&folder);
         Self {
             shared,
+            folder,
+            watch,
+            events,
             files: HashMap::new(),
             initial: None,
             jobs: JoinSet::new(),
@@ -117,14 +127,12 @@ impl Deployer {
     }
 
     pub(crate) async fn run(mut self) {
-        let folder = Folder::new(self.shared.settings.services_folder.clone());
-        let (mut watch, mut events) = Watch::new(&folder);
         let mut next_scan = tokio::time::Instant::now();
         loop {
             tokio::select! {
-                Some(event) = events.recv() => {
+                Some(event) = self.events.recv() => {
                     self.note(event);
-                    self.drain(&mut events);
+                    self.drain();
                     next_scan = next_scan.min(tokio::time::Instant::now() + SETTLE);
                 }
                 Some(ended) = self.jobs.join_next(), if !self.jobs.is_empty() => {
@@ -138,16 +146,16 @@ impl Deployer {
                     }
                 }
                 () = tokio::time::sleep_until(next_scan) => {
-                    watch.renew(&folder).await;
-                    let next = self.scan(&folder).await;
+                    self.watch.renew(&self.folder).await;
+                    let next = self.scan().await;
                     next_scan = tokio::time::Instant::now() + next;
                 }
             }
         }
     }
 
-    fn drain(&mut self, events: &mut mpsc::Receiver<FileEvent>) {
-        while let Ok(event) = events.try_recv() {
+    fn drain(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
             self.note(event);
         }
     }
@@ -164,13 +172,13 @@ impl Deployer {
     }
 
     /// Looks at the folder and begins what is due. Returns when to look again.
-    async fn scan(&mut self, folder: &Folder) -> Duration {
+    async fn scan(&mut self) -> Duration {
         let interval = self.shared.settings.scan_interval;
         self.drop_idle_instances();
-        let found = match folder.list().await {
+        let found = match self.folder.list().await {
             Ok(found) => found,
             Err(error) => {
-                let message = format!("{}: {error}; what serves goes on", folder.path().display());
+                let message = format!("{}: {error}; what serves goes on", self.folder.path().display());
                 let news = self.shared.folder.borrow().error.as_ref() != Some(&message);
                 if news {
                     tracing::warn!("the folder of services cannot be read: {message}");

@@ -140,6 +140,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// Watches the folder from now on, if it is there: what is put into it after this returned is reported.
     pub(super) fn new(folder: &Folder) -> (Self, mpsc::Receiver<FileEvent>) {
         let (sender, receiver) = mpsc::channel(EVENTS_MAX);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -158,15 +159,20 @@ impl Watch {
                 );
             })
             .ok();
-        (Self { watcher, inode: None }, receiver)
+        let mut watch = Self { watcher, inode: None };
+        watch.begin(folder, std::fs::metadata(&folder.path).ok().map(|metadata| metadata.ino()));
+        (watch, receiver)
     }
 
     /// Watches the folder as it is now, if it is not the one being watched.
     pub(super) async fn renew(&mut self, folder: &Folder) {
         let inode = folder.inode().await;
-        if inode == self.inode {
-            return;
+        if inode != self.inode {
+            self.begin(folder, inode);
         }
+    }
+
+    fn begin(&mut self, folder: &Folder, inode: Option<u64>) {
         let Some(watcher) = &mut self.watcher else { return };
         if self.inode.is_some() {
             // Fails when the folder is gone, which has ended the watch already.
