@@ -31,8 +31,11 @@ pub(crate) struct List {
 impl List {
     pub(crate) async fn run(&self) -> Result<Outcome, CommandError> {
         let Opened { remote, path, .. } = self.setting.open_place(&self.place)?;
-        if remote.stat(&path).await.is_ok_and(|entry| entry.kind != EntryKind::Directory) {
-            self.show(&remote.stat(&path).await?)?;
+        // What cannot be asked for may still be listed, and if not, the listing says why.
+        if let Ok(entry) = remote.stat(&path).await
+            && entry.kind != EntryKind::Directory
+        {
+            self.show(&entry)?;
             return Ok(Outcome::Done);
         }
         if self.recursive {
