@@ -59,6 +59,14 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     Ok(linker)
 }
 
+/// What a function of ours returns: the outer error traps, the inner one is told to the guest.
+pub(crate) type Answer<T> = wasmtime::Result<Result<T, wit::Error>>;
+
+/// What a connector came to, as it is told to a guest.
+pub(crate) fn answer<T>(result: Result<T, Error>) -> Answer<T> {
+    Ok(result.map_err(|error| told(&error)))
+}
+
 /// What a guest is told of a failed operation: the message of every layer, on one line.
 pub(crate) fn told(error: &Error) -> wit::Error {
     if error.kind() == ErrorKind::Internal {

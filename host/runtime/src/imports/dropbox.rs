@@ -13,7 +13,7 @@ use wharf_connectors::{Error, ErrorKind, RemotePath};
 use super::bindings::wharf::host::dropbox as wit;
 use super::bindings::wharf::host::types as wit_types;
 use super::files::guest_time;
-use super::told;
+use super::{Answer, answer, told};
 use crate::body::Body;
 use crate::grant::{self, Granted};
 use crate::guest::Guest;
@@ -229,7 +229,7 @@ impl wit::HostAccount for Guest {
         account: Resource<GrantedAccount>,
         path: String,
         options: wit::ListOptions,
-    ) -> Told<wit::Page> {
+    ) -> Answer<wit::Page> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Read, &path)?;
@@ -244,7 +244,7 @@ impl wit::HostAccount for Guest {
         account: Resource<GrantedAccount>,
         path: String,
         options: wit::ListOptions,
-    ) -> Told<String> {
+    ) -> Answer<String> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Read, &path)?;
@@ -259,7 +259,7 @@ impl wit::HostAccount for Guest {
         path: String,
         cursor: Option<String>,
         options: wit::ListOptions,
-    ) -> Told<wit::Changes> {
+    ) -> Answer<wit::Changes> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Read, &path)?;
@@ -274,7 +274,7 @@ impl wit::HostAccount for Guest {
         answer(work.await)
     }
 
-    async fn longpoll(&mut self, account: Resource<GrantedAccount>, cursor: String, seconds: u64) -> Told<wit::Poll> {
+    async fn longpoll(&mut self, account: Resource<GrantedAccount>, cursor: String, seconds: u64) -> Answer<wit::Poll> {
         let held = self.account(&account)?;
         let poll = held.account.longpoll(&cursor, Duration::from_secs(seconds)).await;
         answer(poll.map(|poll| wit::Poll {
@@ -289,7 +289,7 @@ impl wit::HostAccount for Guest {
         path: String,
         query: String,
         options: wit::SearchOptions,
-    ) -> Told<wit::Matches> {
+    ) -> Answer<wit::Matches> {
         let held = self.account(&account)?;
         let options = SearchOptions {
             limit: options.limit,
@@ -305,13 +305,18 @@ impl wit::HostAccount for Guest {
         answer(work.await)
     }
 
-    async fn search_continue(&mut self, account: Resource<GrantedAccount>, cursor: String) -> Told<wit::Matches> {
+    async fn search_continue(&mut self, account: Resource<GrantedAccount>, cursor: String) -> Answer<wit::Matches> {
         let held = self.account(&account)?;
         let matches = held.account.search_continue(&cursor).await;
         answer(matches.map(|found| wit::Matches { entries: held.readable(found.entries), cursor: found.cursor }))
     }
 
-    async fn revisions(&mut self, account: Resource<GrantedAccount>, path: String, limit: u32) -> Told<wit::Revisions> {
+    async fn revisions(
+        &mut self,
+        account: Resource<GrantedAccount>,
+        path: String,
+        limit: u32,
+    ) -> Answer<wit::Revisions> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Read, &path)?;
@@ -327,7 +332,7 @@ impl wit::HostAccount for Guest {
         account: Resource<GrantedAccount>,
         path: String,
         revision: String,
-    ) -> Told<(wit::Metadata, Resource<Body>)> {
+    ) -> Answer<(wit::Metadata, Resource<Body>)> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Read, &path)?;
@@ -344,7 +349,7 @@ impl wit::HostAccount for Guest {
         account: Resource<GrantedAccount>,
         path: String,
         revision: String,
-    ) -> Told<wit::Metadata> {
+    ) -> Answer<wit::Metadata> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Write, &path)?;
@@ -358,7 +363,7 @@ impl wit::HostAccount for Guest {
         account: Resource<GrantedAccount>,
         path: String,
         format: Option<String>,
-    ) -> Told<(String, Resource<Body>)> {
+    ) -> Answer<(String, Resource<Body>)> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Read, &path)?;
@@ -370,7 +375,7 @@ impl wit::HostAccount for Guest {
         }
     }
 
-    async fn download_zip(&mut self, account: Resource<GrantedAccount>, path: String) -> Told<Resource<Body>> {
+    async fn download_zip(&mut self, account: Resource<GrantedAccount>, path: String) -> Answer<Resource<Body>> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Read, &path)?;
@@ -388,7 +393,7 @@ impl wit::HostAccount for Guest {
         source: String,
         target: String,
         autorename: bool,
-    ) -> Told<wit::Metadata> {
+    ) -> Answer<wit::Metadata> {
         let held = self.account(&account)?;
         let work = async {
             let (source, target) = held.relocation(Access::Write, &source, &target)?;
@@ -403,7 +408,7 @@ impl wit::HostAccount for Guest {
         source: String,
         target: String,
         autorename: bool,
-    ) -> Told<wit::Metadata> {
+    ) -> Answer<wit::Metadata> {
         let held = self.account(&account)?;
         let work = async {
             let (source, target) = held.relocation(Access::Read, &source, &target)?;
@@ -417,7 +422,7 @@ impl wit::HostAccount for Guest {
         account: Resource<GrantedAccount>,
         entries: Vec<wit::Relocation>,
         autorename: bool,
-    ) -> Told<wit::Batch> {
+    ) -> Answer<wit::Batch> {
         let held = self.account(&account)?;
         let work = async {
             let entries = held.relocations(Access::Write, &entries)?;
@@ -431,7 +436,7 @@ impl wit::HostAccount for Guest {
         account: Resource<GrantedAccount>,
         entries: Vec<wit::Relocation>,
         autorename: bool,
-    ) -> Told<wit::Batch> {
+    ) -> Answer<wit::Batch> {
         let held = self.account(&account)?;
         let work = async {
             let entries = held.relocations(Access::Read, &entries)?;
@@ -440,7 +445,7 @@ impl wit::HostAccount for Guest {
         answer(work.await)
     }
 
-    async fn delete_batch(&mut self, account: Resource<GrantedAccount>, paths: Vec<String>) -> Told<wit::Batch> {
+    async fn delete_batch(&mut self, account: Resource<GrantedAccount>, paths: Vec<String>) -> Answer<wit::Batch> {
         let held = self.account(&account)?;
         let work = async {
             let paths = held.writable(&paths)?;
@@ -454,7 +459,7 @@ impl wit::HostAccount for Guest {
         account: Resource<GrantedAccount>,
         paths: Vec<String>,
         autorename: bool,
-    ) -> Told<wit::Batch> {
+    ) -> Answer<wit::Batch> {
         let held = self.account(&account)?;
         let work = async {
             let paths = held.writable(&paths)?;
@@ -463,7 +468,7 @@ impl wit::HostAccount for Guest {
         answer(work.await)
     }
 
-    async fn save_url(&mut self, account: Resource<GrantedAccount>, path: String, url: String) -> Told<wit::Batch> {
+    async fn save_url(&mut self, account: Resource<GrantedAccount>, path: String, url: String) -> Answer<wit::Batch> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Write, &path)?;
@@ -472,13 +477,13 @@ impl wit::HostAccount for Guest {
         answer(work.await)
     }
 
-    async fn check(&mut self, account: Resource<GrantedAccount>, job: String) -> Told<wit::Batch> {
+    async fn check(&mut self, account: Resource<GrantedAccount>, job: String) -> Answer<wit::Batch> {
         let held = self.account(&account)?;
         let work = async { Ok(held.guest_batch(held.account.check(&job.parse()?).await?)) };
         answer(work.await)
     }
 
-    async fn temporary_link(&mut self, account: Resource<GrantedAccount>, path: String) -> Told<String> {
+    async fn temporary_link(&mut self, account: Resource<GrantedAccount>, path: String) -> Answer<String> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Read, &path)?;
@@ -492,7 +497,7 @@ impl wit::HostAccount for Guest {
         account: Resource<GrantedAccount>,
         path: String,
         seconds: u64,
-    ) -> Told<String> {
+    ) -> Answer<String> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Write, &path)?;
@@ -507,7 +512,7 @@ impl wit::HostAccount for Guest {
         account: Resource<GrantedAccount>,
         path: String,
         settings: wit::LinkSettings,
-    ) -> Told<wit::SharedLink> {
+    ) -> Answer<wit::SharedLink> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Write, &path)?;
@@ -516,7 +521,7 @@ impl wit::HostAccount for Guest {
         answer(work.await)
     }
 
-    async fn shared_links(&mut self, account: Resource<GrantedAccount>, path: String) -> Told<Vec<wit::SharedLink>> {
+    async fn shared_links(&mut self, account: Resource<GrantedAccount>, path: String) -> Answer<Vec<wit::SharedLink>> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Read, &path)?;
@@ -531,7 +536,7 @@ impl wit::HostAccount for Guest {
         path: String,
         url: String,
         settings: wit::LinkSettings,
-    ) -> Told<wit::SharedLink> {
+    ) -> Answer<wit::SharedLink> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Write, &path)?;
@@ -540,7 +545,7 @@ impl wit::HostAccount for Guest {
         answer(work.await)
     }
 
-    async fn revoke_shared_link(&mut self, account: Resource<GrantedAccount>, path: String, url: String) -> Told<()> {
+    async fn revoke_shared_link(&mut self, account: Resource<GrantedAccount>, path: String, url: String) -> Answer<()> {
         let held = self.account(&account)?;
         let work = async {
             let path = held.granted.allow(Access::Write, &path)?;
@@ -554,7 +559,7 @@ impl wit::HostAccount for Guest {
         account: Resource<GrantedAccount>,
         url: String,
         password: Option<String>,
-    ) -> Told<wit::SharedLink> {
+    ) -> Answer<wit::SharedLink> {
         let held = self.account(&account)?;
         answer(held.readable_link(&url, password.map(SecretString::from).as_ref()).await.map(guest_link))
     }
@@ -564,7 +569,7 @@ impl wit::HostAccount for Guest {
         account: Resource<GrantedAccount>,
         url: String,
         password: Option<String>,
-    ) -> Told<(wit::SharedLink, Resource<Body>)> {
+    ) -> Answer<(wit::SharedLink, Resource<Body>)> {
         let held = self.account(&account)?;
         let password = password.map(SecretString::from);
         let work = async {
@@ -577,7 +582,7 @@ impl wit::HostAccount for Guest {
         }
     }
 
-    async fn space_usage(&mut self, account: Resource<GrantedAccount>) -> Told<wit::SpaceUsage> {
+    async fn space_usage(&mut self, account: Resource<GrantedAccount>) -> Answer<wit::SpaceUsage> {
         let held = self.account(&account)?;
         answer(held.account.space_usage().await.map(|usage| wit::SpaceUsage {
             used: usage.used,
@@ -586,7 +591,7 @@ impl wit::HostAccount for Guest {
         }))
     }
 
-    async fn current_account(&mut self, account: Resource<GrantedAccount>) -> Told<wit::CurrentAccount> {
+    async fn current_account(&mut self, account: Resource<GrantedAccount>) -> Answer<wit::CurrentAccount> {
         let held = self.account(&account)?;
         answer(held.account.current_account().await.map(|account| wit::CurrentAccount {
             id: account.id,
@@ -606,7 +611,7 @@ impl wit::HostAccount for Guest {
         route: String,
         argument: String,
         content: Option<Resource<Body>>,
-    ) -> Told<(String, Option<Resource<Body>>)> {
+    ) -> Answer<(String, Option<Resource<Body>>)> {
         let held = self.account(&account)?;
         let content = match content {
             Some(content) => Some(self.table.delete(content)?.into_content()),
@@ -632,13 +637,6 @@ impl wit::HostAccount for Guest {
         self.table.delete(account)?;
         Ok(())
     }
-}
-
-/// What a function tells a guest; the outer error traps.
-type Told<T> = wasmtime::Result<Result<T, wit_types::Error>>;
-
-fn answer<T>(result: Result<T, Error>) -> Told<T> {
-    Ok(result.map_err(|error| told(&error)))
 }
 
 fn list_options(options: &wit::ListOptions) -> ListOptions {

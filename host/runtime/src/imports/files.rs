@@ -14,7 +14,7 @@ use wharf_connectors::{
 
 use super::bindings::wharf::host::files as wit;
 use super::bindings::wharf::host::types as wit_types;
-use super::told;
+use super::{Answer, answer, told};
 use crate::body::Body;
 use crate::grant::{self, Granted};
 use crate::guest::Guest;
@@ -32,9 +32,6 @@ pub struct GrantedRemote(Granted);
 /// A folder or a tree being listed.
 #[expect(unreachable_pub, reason = "the generated bindings name it as public")]
 pub struct OpenListing(BoxStream<'static, Result<Vec<Entry>, Error>>);
-
-/// What an import returns: the outer error ends the guest, the inner one is told to it.
-type Answer<T> = wasmtime::Result<Result<T, wit_types::Error>>;
 
 impl Guest {
     pub(super) fn granted(&self, remote: &Resource<GrantedRemote>) -> wasmtime::Result<Granted> {
@@ -54,7 +51,7 @@ impl Guest {
             Ok(path) => path,
             Err(error) => return Ok(Err(told(&error))),
         };
-        Ok(work(granted.remote, path).await.map_err(|error| told(&error)))
+        answer(work(granted.remote, path).await)
     }
 
     /// As [`Guest::with_path`], with two paths, of which the second one is written to.
@@ -67,7 +64,7 @@ impl Guest {
     ) -> Answer<T> {
         let granted = self.granted(remote)?;
         match (granted.allow(access, source), granted.allow(Access::Write, target)) {
-            (Ok(source), Ok(target)) => Ok(work(granted.remote, source, target).await.map_err(|error| told(&error))),
+            (Ok(source), Ok(target)) => answer(work(granted.remote, source, target).await),
             (Err(error), _) | (_, Err(error)) => Ok(Err(told(&error))),
         }
     }

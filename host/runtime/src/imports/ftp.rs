@@ -5,8 +5,7 @@ use wharf_connectors::ftp::{RawReply, Server};
 use wharf_connectors::{Error, ErrorKind};
 
 use super::bindings::wharf::host::ftp as wit;
-use super::bindings::wharf::host::types as wit_types;
-use super::told;
+use super::{Answer, answer, told};
 use crate::grant::{self, Granted};
 use crate::guest::Guest;
 use crate::settings::Access;
@@ -18,8 +17,6 @@ pub struct GrantedServer {
     granted: Granted,
     server: Server,
 }
-
-type Answer<T> = wasmtime::Result<Result<T, wit_types::Error>>;
 
 impl Guest {
     fn open_ftp_server(&self, connection: &str) -> Result<GrantedServer, Error> {
@@ -53,7 +50,7 @@ impl wit::HostServer for Guest {
             Ok(server) => server.command(&text).await,
             Err(error) => Err(error),
         };
-        Ok(reply.map(guest_reply).map_err(|error| told(&error)))
+        answer(reply.map(guest_reply))
     }
 
     async fn site(&mut self, server: Resource<GrantedServer>, text: String) -> Answer<wit::RawReply> {
@@ -61,12 +58,12 @@ impl wit::HostServer for Guest {
             Ok(server) => server.site(&text).await,
             Err(error) => Err(error),
         };
-        Ok(reply.map(guest_reply).map_err(|error| told(&error)))
+        answer(reply.map(guest_reply))
     }
 
     async fn features(&mut self, server: Resource<GrantedServer>) -> Answer<Vec<String>> {
         let server = self.table.get(&server)?.server.clone();
-        Ok(server.features().await.map_err(|error| told(&error)))
+        answer(server.features().await)
     }
 
     async fn drop(&mut self, server: Resource<GrantedServer>) -> wasmtime::Result<()> {

@@ -11,9 +11,8 @@ use wharf_connectors::sftp::{Handle, Info, Owner, Script};
 use wharf_connectors::{Error, ErrorKind, RemotePath};
 
 use super::bindings::wharf::host::sftp as wit;
-use super::bindings::wharf::host::types as wit_types;
 use super::files::{GrantedRemote, guest_kind, guest_time, host_time};
-use super::told;
+use super::{Answer, answer, told};
 use crate::body::Body;
 use crate::grant::{self, Granted};
 use crate::guest::Guest;
@@ -26,8 +25,6 @@ pub struct GrantedServer {
     granted: Granted,
     server: Handle,
 }
-
-type Answer<T> = wasmtime::Result<Result<T, wit_types::Error>>;
 
 impl Guest {
     fn open_server(&self, connection: &str) -> Result<GrantedServer, Error> {
@@ -52,7 +49,7 @@ impl Guest {
             Ok(path) => path,
             Err(error) => return Ok(Err(told(&error))),
         };
-        Ok(work(held.server, path).await.map_err(|error| told(&error)))
+        answer(work(held.server, path).await)
     }
 }
 

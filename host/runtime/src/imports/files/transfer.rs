@@ -3,9 +3,9 @@
 use wasmtime::component::Resource;
 use wharf_connectors::{Error, FileResult, IfPresent, Outcome, Transfer, TransferOptions, Verify};
 
-use super::{Answer, GrantedRemote, host_filter, wit};
+use super::{GrantedRemote, host_filter, wit};
 use crate::guest::Guest;
-use crate::imports::told;
+use crate::imports::{Answer, told};
 use crate::settings::Access;
 
 /// A transfer that a guest started.
