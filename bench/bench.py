@@ -46,6 +46,12 @@ def tool(name):
     return found
 
 
+def environment():
+    """For programs of the cache folder: Debian's libraries that were unpacked beside them."""
+    libraries = f"{CACHE}/debian/usr/lib/{platform.machine()}-linux-gnu:{CACHE}/debian/usr/lib"
+    return {**os.environ, "LD_LIBRARY_PATH": libraries}
+
+
 def eventually(what, condition, pause_s=0.0005):
     """Waits until a condition gives something, and returns that."""
     end = time.monotonic() + PATIENCE_S
@@ -157,7 +163,7 @@ def get(address, path):
 def wrk(url, connections, seconds):
     """Requests per second, and latencies in microseconds."""
     command = [tool("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", url]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment()).stdout
     if re.search(r"Non-2xx|Socket errors", output):
         raise SystemExit(f"bench: some requests failed:\n{output}")
     units = {"us": 1, "ms": 1000, "s": 1_000_000}

@@ -108,8 +108,16 @@ impl Backend for Local {
     async fn write(&self, path: &RemotePath, content: Content, options: &WriteOptions) -> Result<Entry, Error> {
         let (path, options) = (path.clone(), options.clone());
         let temporary = self.blocking(move |folder| folder.create(&path, &options)).await?;
-        let temporary = fill(temporary, content, Temporary::append).await?;
-        blocking(move || temporary.commit()).await
+        let (temporary, filled) = fill(temporary, content, Temporary::append).await?;
+        // Either way nothing is left under the temporary name when this is answered.
+        blocking(move || match filled {
+            Ok(()) => temporary.commit(),
+            Err(error) => {
+                temporary.discard();
+                Err(error)
+            }
+        })
+        .await
     }
 
     async fn partial(&self, path: &RemotePath, key: &ResumeKey) -> Result<u64, Error> {
@@ -121,13 +129,14 @@ impl Backend for Local {
         let named = path.clone();
         let file = self.blocking(move |folder| folder.open_end(&named)).await?;
         let named = path.clone();
-        let file = fill(file, content, move |file, chunks| {
+        let (file, filled) = fill(file, content, move |file, chunks| {
             chunks.iter().try_for_each(|chunk| file.write_all(chunk)).map_err(|error| {
                 let message = format!("appending to {named} broke off; what arrived before stays");
                 Error::new(ErrorKind::Interrupted, message).with_source(error)
             })
         })
         .await?;
+        filled?;
         let named = path.clone();
         self.blocking(move |folder| {
             file.sync_all().map_err(|error| {
@@ -186,12 +195,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
     }
 }
 
-/// Hands content to `append` in batches, each on the blocking pool.
+/// Hands content to `append` in batches, each on the blocking pool, until it ends, breaks off, or cannot be appended;
+/// gives the target back with that.
 async fn fill<T: Send + 'static>(
     mut target: T,
     content: Content,
     append: impl Fn(&mut T, &[Bytes]) -> Result<(), Error> + Send + Sync + 'static,
-) -> Result<T, Error> {
+) -> Result<(T, Result<(), Error>), Error> {
     let append = Arc::new(append);
     let mut chunks = content.into_stream();
     let mut is_more = Ok(true);
@@ -208,13 +218,15 @@ async fn fill<T: Send + 'static>(
         }
         let append = Arc::clone(&append);
         // What came before the source broke off is written, too: a write that is continued later begins behind it.
-        target = blocking(move || {
-            append(&mut target, &batch)?;
-            Ok(target)
+        let appended;
+        (target, appended) = blocking(move || {
+            let appended = append(&mut target, &batch);
+            Ok((target, appended))
         })
         .await?;
+        is_more = is_more.and_then(|is_more| appended.map(|()| is_more));
     }
-    is_more.map(|_| target)
+    Ok((target, is_more.map(drop)))
 }
 
 fn read_batch(file: File, left: u64, path: &RemotePath) -> Result<(File, Bytes), Error> {

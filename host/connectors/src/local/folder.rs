@@ -365,7 +365,8 @@ impl Listing {
     }
 }
 
-/// A file on its way to its name. Dropped before [`Temporary::commit`] succeeded, it is removed.
+/// A file on its way to its name. Dropped before it was committed or discarded, it is removed on a thread that may
+/// wait for the disk, a moment later.
 pub(super) struct Temporary {
     file: File,
     leftover: Option<Leftover>,
@@ -382,8 +383,19 @@ impl Temporary {
         Ok(())
     }
 
-    /// Puts the file under its name, on the disk itself and not only in the cache.
+    /// Gives it up; it is removed when this returns, unless it is kept to be continued.
+    pub(super) fn discard(mut self) {
+        drop(self.leftover.take());
+    }
+
+    /// Puts the file under its name, on the disk itself and not only in the cache. Where that fails, it is discarded.
     pub(super) fn commit(mut self) -> Result<Entry, Error> {
+        let committed = self.put_under_its_name();
+        self.discard();
+        committed
+    }
+
+    fn put_under_its_name(&mut self) -> Result<Entry, Error> {
         if let Some(time) = self.options.modified {
             rustix::fs::futimens(&self.file, &timestamps(time)).map_err(|error| failed("write", &self.path, error))?;
         }
