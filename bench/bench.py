@@ -66,12 +66,12 @@ def eventually(what, condition, pause_s=0.0005):
 class Host:
     """The host, with a folder of its own."""
 
-    def __init__(self, folder, settings="", host_settings=""):
+    def __init__(self, folder, settings=""):
         self.folder = pathlib.Path(folder)
         self.services = self.folder / "services"
         self.services.mkdir(parents=True, exist_ok=True)
         (self.folder / "wharf.toml").write_text(
-            f'[host]\nlog = "warn"\n{host_settings}\n[http]\nlisten = "127.0.0.1:0"\n\n'
+            f'[host]\nlog = "warn"\n\n[http]\nlisten = "127.0.0.1:0"\n\n'
             f'[admin]\nlisten = "127.0.0.1:0"\n\n{settings}'
         )
         self.process = None
@@ -200,28 +200,21 @@ class Report:
         print(f"{what}: {measured} (target: {target}; reached: {'yes' if reached else 'NO'})", flush=True)
 
 
-def bench_throughput(report, rounds, seconds):
-    bench_fresh(report, rounds, seconds, "fresh instance each", "")
-    # Refused on a machine with swap.
-    if len(pathlib.Path("/proc/swaps").read_text().splitlines()) == 1:
-        bench_fresh(report, rounds, seconds, "the same with `pagemap-scan = true`", "pagemap-scan = true\n")
-
-
-def bench_fresh(report, rounds, seconds, what, host_settings):
-    with tempfile.TemporaryDirectory() as folder, Host(folder, host_settings=host_settings) as host:
+def bench_fresh(report, rounds, seconds):
+    with tempfile.TemporaryDirectory() as folder, Host(folder) as host:
         host.deploy("hello", HELLO.read_bytes())
         eventually("hello", lambda: get(host.http, "/invoke/hello")[0] == 200)
         with Peer(HELLO) as peer:
             ours, theirs = in_turns(host.url("hello"), peer.url, 32, rounds, seconds)
             ratio = ours["rate"] / theirs["rate"]
             report.add(
-                f"{what}, 32 connections",
+                "fresh instance each, 32 connections",
                 f"{ours['rate']:,.0f} against {theirs['rate']:,.0f} requests/s, ratio {ratio:.2f}",
                 "at least 2.0", ratio >= 2,
             )
             ours, theirs = in_turns(host.url("hello"), peer.url, 1, rounds, seconds)
             report.add(
-                f"{what}, 1 connection",
+                "fresh instance each, 1 connection",
                 f"median {ours['median']:.0f} against {theirs['median']:.0f} us, "
                 f"ratio {ours['median'] / theirs['median']:.2f}",
                 "below 1.0", ours["median"] < theirs["median"],
@@ -350,11 +343,11 @@ def machine():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs; writes no table")
-    parser.add_argument("only", nargs="*", help="throughput, reuse, deploy, interpreted, many; all when none is named")
+    parser.add_argument("only", nargs="*", help="fresh, reuse, deploy, interpreted, many; all when none is named")
     arguments = parser.parse_args()
     rounds, seconds = (1, 2) if arguments.quick else (5, 5)
     parts = {
-        "throughput": lambda report: bench_throughput(report, rounds, seconds),
+        "fresh": lambda report: bench_fresh(report, rounds, seconds),
         "reuse": lambda report: bench_reuse(report, rounds, seconds),
         "deploy": lambda report: bench_deploy(report, 10 if arguments.quick else 30),
         "interpreted": lambda report: bench_interpreted(report, seconds),

@@ -1,12 +1,13 @@
-//! The engine: every value that decides how guests are compiled, where they live, and how they are interrupted, with
-//! its reason. Knows nothing of services; whoever compiles or loads code uses the engine made here, because compiled
+//! The engines: every value that decides how guests are compiled, where they live, and how they are interrupted, with
+//! its reason. Knows nothing of services; whoever compiles or loads code uses the engines made here, because compiled
 //! code fits only the settings that it was made with.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmparser::{Parser, Payload};
+use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::settings::RuntimeSettings;
 
@@ -31,9 +32,6 @@ const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// and a page fault costs more than clearing 8 KiB.
 const TABLE_KEEP_RESIDENT_BYTES: usize = 8 * 1024;
 
-/// With the kernel's report of dirty pages, so much of a memory is cleared by hand.
-const MEMORY_KEEP_RESIDENT_WITH_SCAN_BYTES: usize = 2 * 1024 * 1024;
-
 /// Core instances, memories and tables of one component. Python components link dozens of libraries.
 const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 200;
 const MEMORIES_PER_COMPONENT_MAX: u32 = 32;
@@ -42,63 +40,100 @@ const TABLES_PER_COMPONENT_MAX: u32 = 64;
 /// Metadata of one instance. The default of 1 MiB is small for interpreters with tens of thousands of functions.
 const INSTANCE_METADATA_BYTES_MAX: usize = 10 * 1024 * 1024;
 
-/// The engine, and the thread that advances its epoch for as long as it exists.
-#[derive(Clone)]
-pub(crate) struct GuestEngine {
-    pub(crate) engine: Engine,
-    _ticker: Arc<Ticker>,
+/// Memories given back to the kernel by one call. Each call stops every processor that runs the host, to make it forget
+/// the pages: with 16 instead of 1, half as many requests again are served. Memories that wait for it, less than so many
+/// for each processor, stay as large as their instances left them.
+const MEMORIES_GIVEN_BACK_AT_ONCE: usize = 16;
+
+/// How the memory of an instance gets what its component puts there. Fixed when the component is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InitialMemory {
+    /// Every instance maps one image and copies a page of it when it writes there: for much data of which little is
+    /// written, as interpreters have it.
+    Mapped,
+    /// Every instance gets a copy. A page that is first read from an image and then written costs two page faults, and
+    /// the second one stops every processor that runs the host; a page that is first written costs one, which stops
+    /// none. For so little data copying all of it is cheaper.
+    Copied,
 }
 
-impl GuestEngine {
-    /// Makes the engine: with the pool where the address space suffices, with a smaller pool or without one
+/// Up to so much data is copied: with some twenty pages it is as dear as the three pages that a small guest writes.
+const COPIED_DATA_BYTES_MAX: u64 = 32 * 1024;
+
+impl InitialMemory {
+    /// What suits a component. A component that is not valid gets any.
+    pub(crate) fn for_component(component: &[u8]) -> Self {
+        let mut data_bytes = 0;
+        for payload in Parser::new(0).parse_all(component) {
+            match payload {
+                Ok(Payload::DataSection(section)) => data_bytes += section.range().len() as u64,
+                Ok(_) => {}
+                Err(_) => return Self::Mapped,
+            }
+        }
+        if data_bytes > COPIED_DATA_BYTES_MAX { Self::Mapped } else { Self::Copied }
+    }
+}
+
+/// The engines, one for each form of initial memory, and the thread that advances their epochs for as long as they
+/// exist.
+pub(crate) struct GuestEngines {
+    pub(crate) mapped: Engine,
+    pub(crate) copied: Engine,
+    _ticker: Ticker,
+}
+
+impl GuestEngines {
+    /// Makes the engines: with their pools where the address space suffices, with smaller pools or without them
     /// otherwise (said in the log).
     pub(crate) fn new(settings: &RuntimeSettings) -> Result<Self, wasmtime::Error> {
-        let engine = Self::with_largest_pool(settings)?;
-        let ticker = Arc::new(Ticker::start(&engine)?);
-        Ok(Self { engine, _ticker: ticker })
+        let mapped = with_largest_pool(settings, InitialMemory::Mapped)?;
+        let copied = with_largest_pool(settings, InitialMemory::Copied)?;
+        let ticker = Ticker::start([mapped.weak(), copied.weak()])?;
+        Ok(Self { mapped, copied, _ticker: ticker })
     }
+}
 
-    fn with_largest_pool(settings: &RuntimeSettings) -> Result<Engine, wasmtime::Error> {
-        let mut instances = settings.instances_max.max(1);
-        loop {
-            let mut config = common_config();
-            config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances, settings.pagemap_scan)));
-            match Engine::new(&config) {
-                Ok(engine) => {
-                    if instances < settings.instances_max {
-                        tracing::warn!(
-                            instances,
-                            wanted = settings.instances_max,
-                            "the address space is limited: fewer instances at once than configured"
-                        );
-                    }
-                    return Ok(engine);
-                }
-                Err(error) if instances <= 16 => {
+fn with_largest_pool(settings: &RuntimeSettings, memory: InitialMemory) -> Result<Engine, wasmtime::Error> {
+    let mut instances = settings.instances_max.max(1);
+    loop {
+        let mut config = common_config(memory);
+        let pool = pool(instances, memory);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        match Engine::new(&config) {
+            Ok(engine) => {
+                if instances < settings.instances_max {
                     tracing::warn!(
-                        error = format!("{error:#}"),
-                        "the address space has no room for a pool of instances: each gets memory of its own, slower"
+                        instances,
+                        wanted = settings.instances_max,
+                        "the address space is limited: fewer instances at once than configured"
                     );
-                    return Engine::new(&common_config());
                 }
-                Err(_) => instances /= 4,
+                return Ok(engine);
             }
+            Err(error) if instances <= 16 => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the address space has no room for a pool of instances: each gets memory of its own, slower"
+                );
+                return Engine::new(&common_config(memory));
+            }
+            Err(_) => instances /= 4,
         }
     }
 }
 
-fn common_config() -> Config {
+fn common_config(memory: InitialMemory) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.max_wasm_stack(WASM_STACK_BYTES);
     config.async_stack_size(FIBRE_STACK_BYTES);
-    // Copy-on-write images: an instance maps the initial memory of its component and pays only for what it writes.
-    config.memory_init_cow(true);
+    config.memory_init_cow(memory == InitialMemory::Mapped);
     config.wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable);
     config
 }
 
-fn pool(instances: u32, pagemap_scan: bool) -> PoolingAllocationConfig {
+fn pool(instances: u32, memory: InitialMemory) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances);
     // A component in an interpreted language is several core instances, and shares one memory among them.
@@ -117,28 +152,27 @@ fn pool(instances: u32, pagemap_scan: bool) -> PoolingAllocationConfig {
     pool.max_core_instance_size(INSTANCE_METADATA_BYTES_MAX);
     pool.max_component_instance_size(INSTANCE_METADATA_BYTES_MAX);
     pool.table_keep_resident(TABLE_KEEP_RESIDENT_BYTES);
-    if pagemap_scan {
-        pool.pagemap_scan(Enabled::Auto);
-        pool.linear_memory_keep_resident(MEMORY_KEEP_RESIDENT_WITH_SCAN_BYTES);
+    if memory == InitialMemory::Copied {
+        // Not for the others, whose instances may have touched tens of megabytes each.
+        pool.decommit_batch_size(MEMORIES_GIVEN_BACK_AT_ONCE);
     }
     pool
 }
 
-/// The thread that advances the epoch.
+/// The thread that advances the epochs.
 struct Ticker {
     stop: Arc<AtomicBool>,
 }
 
 impl Ticker {
-    fn start(engine: &Engine) -> Result<Self, wasmtime::Error> {
+    fn start(engines: [EngineWeak; 2]) -> Result<Self, wasmtime::Error> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, engine) = (Arc::clone(&stop), engine.weak());
+        let stopped = Arc::clone(&stop);
         std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 std::thread::sleep(EPOCH_TICK);
-                match engine.upgrade() {
-                    Some(engine) => engine.increment_epoch(),
-                    None => return,
+                for engine in engines.iter().filter_map(EngineWeak::upgrade) {
+                    engine.increment_epoch();
                 }
             }
         })?;

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use wasmtime::Store;
+use wasmtime::{Engine, Store};
 use wasmtime_wasi::p2::bindings::{Command, CommandPre};
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::{p2, p3};
@@ -54,6 +54,7 @@ impl fmt::Display for ContentHash {
 pub(crate) struct Generation {
     pub(crate) content: ContentHash,
     pub(crate) component_bytes: u64,
+    engine: Engine,
     export: Export,
     idle: Mutex<Vec<IdleInstance>>,
     /// Becomes true when the time for requests in flight is over.
@@ -100,8 +101,8 @@ struct IdleInstance {
 }
 
 impl Generation {
-    fn new(content: ContentHash, component_bytes: u64, export: Export) -> Self {
-        Self { content, component_bytes, export, idle: Mutex::default(), drained: watch::Sender::new(false) }
+    fn new(content: ContentHash, component_bytes: u64, engine: Engine, export: Export) -> Self {
+        Self { content, component_bytes, engine, export, idle: Mutex::default(), drained: watch::Sender::new(false) }
     }
 
     /// The interface that the component exports.

@@ -36,9 +36,8 @@ pub use invocation::{Failure, FailureKind, INVOCATION_ID_BYTES_MAX, InvocationId
 pub use service::{FailedInvocation, RefusedVersion, ServiceState, ServiceStatus};
 pub use settings::{Access, Grant, LiveSettings, RuntimeSettings, ServiceSettings};
 
-use code_cache::CodeCache;
 use deploy::Deployer;
-use engine::GuestEngine;
+use engine::GuestEngines;
 use generation::{Call, Preparation};
 use guest::{CallChain, Surroundings};
 use lane::{Lanes, SliceClock};
@@ -62,9 +61,6 @@ pub enum StartError {
     /// Threads could not be made.
     #[error("the threads for guests cannot be made")]
     Threads(#[source] std::io::Error),
-    /// A setting asks for what this machine must not do.
-    #[error("{0}")]
-    Refused(String),
 }
 
 /// The runtime. Cheap to clone.
@@ -76,7 +72,7 @@ pub struct Runtime {
 
 /// What all invocations share.
 pub(crate) struct Shared {
-    engine: GuestEngine,
+    _engines: GuestEngines,
     preparation: Arc<Preparation>,
     lanes: Lanes,
     live: ArcSwap<LiveSettings>,
@@ -91,20 +87,10 @@ impl Runtime {
     /// # Errors
     /// See [`StartError`].
     pub fn start(settings: RuntimeSettings, live: LiveSettings) -> Result<Self, StartError> {
-        if settings.pagemap_scan && swap_is_on() {
-            return Err(StartError::Refused(
-                "pagemap-scan is on, but so is swap: a page of one instance that was swapped out could survive into \
-                 the next; turn swap off, or pagemap-scan"
-                    .to_owned(),
-            ));
-        }
-        let engine = GuestEngine::new(&settings).map_err(StartError::Engine)?;
-        let cache = CodeCache::open(&settings.compiled_folder, &engine.engine)?;
-        let linker = imports::linker(&engine.engine).map_err(StartError::Engine)?;
-        let preparation = Preparation::new(&engine.engine, linker, cache, settings.compilations_max)
-            .map_err(|error| StartError::Threads(std::io::Error::other(error)))?;
+        let engines = GuestEngines::new(&settings).map_err(StartError::Engine)?;
+        let preparation = Preparation::new(&engines, &settings.compiled_folder, settings.compilations_max)?;
         let shared = Arc::new(Shared {
-            engine,
+            _engines: engines,
             preparation: Arc::new(preparation),
             lanes: Lanes::new().map_err(StartError::Threads)?,
             live: ArcSwap::from_pointee(live),
@@ -193,7 +179,7 @@ impl Shared {
                 chain: CallChain::new(Arc::clone(&service.name), caller.map(|caller| Arc::clone(&caller.chain))),
                 clock: SliceClock::start(Arc::clone(&service.pace)),
             });
-            Call { generation, surroundings, request, reporter }.run(&self.engine.engine, &self.lanes).await
+            Call { generation, surroundings, request, reporter }.run(&self.lanes).await
         })
     }
 
@@ -242,9 +228,4 @@ fn not_serving(service: &Service) -> Failure {
         None => Failure::new(FailureKind::NotReady, format!("service {} is still being prepared", service.name))
             .with_retry_after(std::time::Duration::from_secs(1)),
     }
-}
-
-/// Whether the kernel may swap pages out. When that cannot be told, it may.
-fn swap_is_on() -> bool {
-    std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
 }

@@ -16,7 +16,8 @@ pub struct RuntimeSettings {
     pub compiled_folder: PathBuf,
     /// Larger components are refused before they are read.
     pub component_bytes_max: u64,
-    /// Instances at once, over all services; what the pool of the engine reserves address space for.
+    /// Instances at once, over all services; what the pools of the engines reserve address space for. Components with
+    /// little data, whose memory is copied, are counted apart from the others.
     pub instances_max: u32,
     /// Components compiled at once. Each takes hundreds of megabytes for an interpreter.
     pub compilations_max: usize,
@@ -24,9 +25,6 @@ pub struct RuntimeSettings {
     pub scan_interval: Duration,
     /// How long an old generation may go on with the requests that it began.
     pub drain_timeout: Duration,
-    /// Let the kernel report which pages of an instance are dirty. Faster, but a page that was swapped out can
-    /// survive into the next instance, so it is refused on a machine with swap.
-    pub pagemap_scan: bool,
 }
 
 impl RuntimeSettings {
@@ -40,7 +38,6 @@ impl RuntimeSettings {
             compilations_max: 1,
             scan_interval: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(30),
-            pagemap_scan: false,
         }
     }
 }

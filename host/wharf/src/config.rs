@@ -185,12 +185,11 @@ impl Configuration {
             compilations_max,
             scan_interval,
             drain_timeout,
-            pagemap_scan,
         } = runtime;
         let HttpSection { listen, open, connections_max, header_timeout, head_bytes_max, body_bytes_max, body_timeout } =
             &self.http;
         let AdminSection { listen: admin_listen, open: admin_open } = &self.admin;
-        let settings: [(&'static str, &dyn std::fmt::Debug); 20] = [
+        let settings: [(&'static str, &dyn std::fmt::Debug); 19] = [
             ("host.services", services_folder),
             ("host.state", state_folder),
             ("host.compiled", compiled_folder),
@@ -199,7 +198,6 @@ impl Configuration {
             ("host.compilations-max", compilations_max),
             ("host.scan-interval", scan_interval),
             ("host.drain", drain_timeout),
-            ("host.pagemap-scan", pagemap_scan),
             ("host.log", log),
             ("host.log-format", log_format),
             ("http.listen", listen),
@@ -341,7 +339,6 @@ impl Loading<'_> {
                 .read("scan-interval", values::duration(SCAN_INTERVAL))
                 .unwrap_or(defaults.scan_interval),
             drain_timeout: section.read("drain", values::duration(DRAIN)).unwrap_or(defaults.drain_timeout),
-            pagemap_scan: section.read("pagemap-scan", values::flag).unwrap_or(defaults.pagemap_scan),
             ..defaults
         };
         let networks = section.read("egress-allow", values::networks);

@@ -13,7 +13,7 @@ use futures::channel::oneshot as futures_oneshot;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
-use wasmtime::{AsContextMut, Engine, Store};
+use wasmtime::{AsContextMut, Store};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::handler::{Prepared, Proxy};
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
@@ -59,13 +59,13 @@ impl<R: Reporter> Call<R> {
     ///
     /// # Errors
     /// The failure that was also reported.
-    pub(crate) async fn run(self, engine: &Engine, lanes: &Lanes) -> Result<Response, Failure> {
+    pub(crate) async fn run(self, lanes: &Lanes) -> Result<Response, Failure> {
         let Self { generation, surroundings, request, reporter } = self;
         let mut report = Report(Some(reporter));
         let broken = Arc::new(AtomicBool::new(false));
         let (head, mut answer) = oneshot::channel();
         let clock = Arc::clone(&surroundings.clock);
-        let drive = drive(generation, engine.clone(), surroundings, request, head, Arc::clone(&broken));
+        let drive = drive(generation, surroundings, request, head, Arc::clone(&broken));
         let mut driven = lanes.run(clock, drive);
 
         let mut response = None;
@@ -233,7 +233,6 @@ impl<R: Reporter> HttpBody for DrivenBody<R> {
 /// Runs a guest from its instantiation to the end of its call, within its limits.
 async fn drive(
     generation: Arc<Generation>,
-    engine: Engine,
     surroundings: Arc<Surroundings>,
     request: Request,
     head: Head,
@@ -243,7 +242,8 @@ async fn drive(
     let reuse = surroundings.settings.service(&surroundings.service).reuse;
     let mut drained = generation.drained.subscribe();
     if matches!(generation.export, Export::Program(_)) {
-        return drive_program(&generation, &engine, surroundings, request, head, &broken).await;
+        // Boxed, because every invocation would have to carry the room for it.
+        return Box::pin(drive_program(&generation, surroundings, request, head, &broken)).await;
     }
     let idle = if reuse > 1 { generation.take_idle() } else { None };
     let (mut store, existing, uses_left) = match idle {
@@ -252,24 +252,26 @@ async fn drive(
             live.store.set_epoch_deadline(1);
             (live.store, Some(live.instance), live.uses_left)
         }
-        None => (Guest::store(&engine, surroundings, None), None, reuse),
+        None => (Guest::store(&generation.engine, surroundings, None), None, reuse),
     };
-    let work = async {
-        let instance = match existing {
-            Some(instance) => instance,
-            None => instantiate_to_serve(&generation, &mut store).await?,
-        };
-        match call(&mut store, &instance, request, head).await {
-            // An error that the guest returned is an answer: nothing is wrong with the instance.
-            Err(failure) if !matches!(failure.kind, FailureKind::Guest(_)) => Err(failure),
-            answered => Ok((instance, answered)),
+    let ended = {
+        let work = std::pin::pin!(async {
+            let instance = match existing {
+                Some(instance) => instance,
+                None => instantiate_to_serve(&generation, &mut store).await?,
+            };
+            match call(&mut store, &instance, request, head).await {
+                // An error that the guest returned is an answer: nothing is wrong with the instance.
+                Err(failure) if !matches!(failure.kind, FailureKind::Guest(_)) => Err(failure),
+                answered => Ok((instance, answered)),
+            }
+        });
+        tokio::select! {
+            biased;
+            ended = work => ended,
+            () = tokio::time::sleep_until(deadline) => Err(deadline_passed()),
+            _ = drained.wait_for(|drained| *drained) => Err(drained_away()),
         }
-    };
-    let ended = tokio::select! {
-        biased;
-        ended = work => ended,
-        () = tokio::time::sleep_until(deadline) => Err(deadline_passed()),
-        _ = drained.wait_for(|drained| *drained) => Err(drained_away()),
     };
     store.data().output.flush();
     match ended {
@@ -288,7 +290,6 @@ async fn drive(
 
 async fn drive_program(
     generation: &Generation,
-    engine: &Engine,
     surroundings: Arc<Surroundings>,
     request: Request,
     head: Head,
@@ -298,7 +299,7 @@ async fn drive_program(
     let mut drained = generation.drained.subscribe();
     let input = ProgramInput::new(request.http.into_body());
     let (output, answer) = ProgramAnswer::channel();
-    let mut store = Guest::store(engine, surroundings, Some((input, output)));
+    let mut store = Guest::store(&generation.engine, surroundings, Some((input, output)));
     let ended = {
         let work = async {
             let Instance::Program(program) = instantiate_to_serve(generation, &mut store).await? else {
@@ -423,7 +424,7 @@ async fn call(store: &mut Store<Guest>, instance: &Instance, mut request: Reques
         Instance::HttpP3(service) => {
             name_authority(&mut request, &store.data().surroundings.service);
             let request = request.http.map(Body::into_http);
-            call_concurrent(store, service, request, head).await
+            Box::pin(call_concurrent(store, service, request, head)).await
         }
         Instance::Program(_) => Err(Failure::new(FailureKind::Internal, "a program is not called like a handler")),
     }

@@ -1,5 +1,6 @@
 //! From the bytes of a component to a generation that serves, or to the reason why not.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,11 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::{p2, p3};
 
 use super::{ContentHash, Export, Generation};
+use crate::StartError;
 use crate::code_cache::CodeCache;
+use crate::engine::{GuestEngines, InitialMemory};
 use crate::guest::{Guest, Surroundings};
+use crate::imports;
 use crate::imports::bindings::ServicePre as HandlerPre;
 use crate::interfaces::why_not_offered;
 use crate::lane::lower_priority_of_this_thread;
@@ -60,11 +64,25 @@ pub(crate) enum PrepareError {
     Stopping,
 }
 
-/// Everything that preparing needs, made once.
-pub(crate) struct Preparation {
+/// What components with one form of initial memory are prepared with.
+struct Kit {
     engine: Engine,
     linker: Linker<Guest>,
     cache: CodeCache,
+}
+
+impl Kit {
+    fn new(engine: &Engine, compiled_folder: &Path) -> Result<Arc<Self>, StartError> {
+        let linker = imports::linker(engine).map_err(StartError::Engine)?;
+        let cache = CodeCache::open(compiled_folder, engine)?;
+        Ok(Arc::new(Self { engine: engine.clone(), linker, cache }))
+    }
+}
+
+/// Everything that preparing needs, made once.
+pub(crate) struct Preparation {
+    mapped: Arc<Kit>,
+    copied: Arc<Kit>,
     compiler_threads: rayon::ThreadPool,
     compilations: Semaphore,
     loads: Semaphore,
@@ -72,11 +90,10 @@ pub(crate) struct Preparation {
 
 impl Preparation {
     pub(crate) fn new(
-        engine: &Engine,
-        linker: Linker<Guest>,
-        cache: CodeCache,
+        engines: &GuestEngines,
+        compiled_folder: &Path,
         compilations_max: usize,
-    ) -> Result<Self, rayon::ThreadPoolBuildError> {
+    ) -> Result<Self, StartError> {
         // One processor is left to those who serve, for the reason that the slow lane has: a compiler that loses its
         // processor inside the kernel's lock on the memory map makes every instance wait.
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -84,11 +101,11 @@ impl Preparation {
             .num_threads(processors.saturating_sub(1).max(1))
             .thread_name(|index| format!("compiler-{index}"))
             .start_handler(|_| lower_priority_of_this_thread(COMPILER_NICENESS))
-            .build()?;
+            .build()
+            .map_err(|error| StartError::Threads(std::io::Error::other(error)))?;
         Ok(Self {
-            engine: engine.clone(),
-            linker,
-            cache,
+            mapped: Kit::new(&engines.mapped, compiled_folder)?,
+            copied: Kit::new(&engines.copied, compiled_folder)?,
             compiler_threads,
             compilations: Semaphore::new(compilations_max.max(1)),
             loads: Semaphore::new(LOADS_MAX),
@@ -106,17 +123,17 @@ impl Preparation {
         test_surroundings: Arc<Surroundings>,
     ) -> Result<Generation, PrepareError> {
         let component_bytes = bytes.len() as u64;
-        let component = self.component(&content, bytes).await?;
+        let (kit, component) = self.component(&content, bytes).await?;
         let unknown: Vec<String> =
-            component.component_type().imports(&self.engine).filter_map(|(name, _)| why_not_offered(name)).collect();
+            component.component_type().imports(&kit.engine).filter_map(|(name, _)| why_not_offered(name)).collect();
         if !unknown.is_empty() {
             return Err(PrepareError::UnknownImports(unknown));
         }
-        let linked = self.linker.instantiate_pre(&component).map_err(PrepareError::Link)?;
-        let export = choose_export(&self.engine, &component, linked)?;
+        let linked = kit.linker.instantiate_pre(&component).map_err(PrepareError::Link)?;
+        let export = choose_export(&kit.engine, &component, linked)?;
         component.initialize_copy_on_write_image().map_err(PrepareError::Instantiate)?;
-        let generation = Generation::new(content, component_bytes, export);
-        let tested = generation.instantiate_in_test(&self.engine, test_surroundings);
+        let generation = Generation::new(content, component_bytes, kit.engine.clone(), export);
+        let tested = generation.instantiate_in_test(test_surroundings);
         match tokio::time::timeout(TEST_INSTANTIATION_MAX, tested).await {
             Ok(tested) => tested.map_err(PrepareError::Instantiate)?,
             Err(_) => return Err(PrepareError::NeverStarts),
@@ -124,17 +141,32 @@ impl Preparation {
         Ok(generation)
     }
 
-    async fn component(self: &Arc<Self>, content: &ContentHash, bytes: Vec<u8>) -> Result<Component, PrepareError> {
+    async fn component(
+        self: &Arc<Self>,
+        content: &ContentHash,
+        bytes: Vec<u8>,
+    ) -> Result<(Arc<Kit>, Component), PrepareError> {
         let loading = self.loads.acquire().await.map_err(|_| PrepareError::Stopping)?;
         let (this, name) = (Arc::clone(self), content.clone());
-        let loaded = tokio::task::spawn_blocking(move || this.cache.load(&this.engine, &name)).await;
+        let load = move || {
+            let kit = match InitialMemory::for_component(&bytes) {
+                InitialMemory::Mapped => Arc::clone(&this.mapped),
+                InitialMemory::Copied => Arc::clone(&this.copied),
+            };
+            let loaded = kit.cache.load(&kit.engine, &name);
+            (kit, loaded, bytes)
+        };
+        let (kit, loaded, bytes) = tokio::task::spawn_blocking(load).await.map_err(|_| PrepareError::Stopping)?;
         drop(loading);
-        if let Some(component) = loaded.map_err(|_| PrepareError::Stopping)? {
-            return Ok(component);
+        if let Some(component) = loaded {
+            return Ok((kit, component));
         }
         let _compiling = self.compilations.acquire().await.map_err(|_| PrepareError::Stopping)?;
         let (this, name) = (Arc::clone(self), content.clone());
-        let compile = move || this.compiler_threads.install(|| this.cache.compile(&this.engine, &name, &bytes));
+        let compile = move || {
+            let compiled = this.compiler_threads.install(|| kit.cache.compile(&kit.engine, &name, &bytes));
+            compiled.map(|component| (kit, component))
+        };
         let compiled = tokio::task::spawn_blocking(compile).await.map_err(|_| PrepareError::Stopping)?;
         compiled.map_err(not_compiled)
     }
@@ -192,8 +224,8 @@ fn choose_export(engine: &Engine, component: &Component, linked: InstancePre<Gue
 }
 
 impl Generation {
-    async fn instantiate_in_test(&self, engine: &Engine, surroundings: Arc<Surroundings>) -> wasmtime::Result<()> {
-        let mut store = Guest::store(engine, surroundings, None);
+    async fn instantiate_in_test(&self, surroundings: Arc<Surroundings>) -> wasmtime::Result<()> {
+        let mut store = Guest::store(&self.engine, surroundings, None);
         self.instantiate(&mut store).await.map(drop)
     }
 }

@@ -83,7 +83,6 @@ instances-max = 200
 compilations-max = 2
 scan-interval = "500ms"
 drain = "1m"
-pagemap-scan = true
 log = "warn,wharf_runtime=debug"
 log-format = "json"
 
@@ -164,7 +163,6 @@ fn every_setting_arrives_where_it_belongs() {
     assert_eq!(runtime.compilations_max, 2);
     assert_eq!(runtime.scan_interval, Duration::from_millis(500));
     assert_eq!(runtime.drain_timeout, Duration::from_secs(60));
-    assert!(runtime.pagemap_scan);
     assert_eq!(log, "warn,wharf_runtime=debug");
     assert_eq!(*log_format, LogFormat::Json);
 
