@@ -15,6 +15,7 @@ mod command_line;
 mod configuration;
 mod crash;
 mod deploy;
+mod every_interface;
 mod exports;
 mod http_connections;
 mod files;
