@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use secrecy::ExposeSecret;
 use socket2::{SockRef, TcpKeepalive};
-use suppaftp::tokio::AsyncRustlsFtpStream;
 use suppaftp::{FtpError, FtpResult, Status};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::reply::Reply;
-use super::secure::{Connector, Handshakes};
+use super::secure::{Connector, ControlStream, Handshakes};
 use super::session::Session;
 use super::{Config, Passive, Security};
 use crate::egress::Egress;
@@ -29,7 +28,7 @@ use crate::tls::{self, Version};
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// A connection whose server said that it is ready, and its TLS.
-type Greeted = (AsyncRustlsFtpStream, Option<Arc<Handshakes>>);
+type Greeted = (ControlStream, Option<Arc<Handshakes>>);
 
 /// How connections are encrypted.
 pub(super) struct Secure {
@@ -154,7 +153,7 @@ impl Dialer {
         let mut last = None;
         for (index, address) in addresses.iter().enumerate() {
             let (connector, handshakes) = Connector::new(client);
-            let greeting = AsyncRustlsFtpStream::connect_secure_implicit(address, connector, &self.config.host);
+            let greeting = ControlStream::connect_secure_implicit(address, connector, &self.config.host);
             match timeout(share(deadline, addresses.len() - index), greeting).await {
                 Ok(Ok(mut stream)) => {
                     for command in ["PBSZ 0", "PROT P"] {
@@ -185,13 +184,9 @@ impl Dialer {
         Err(last.unwrap_or_else(|| self.no_address()))
     }
 
-    async fn greeted_in_the_clear(
-        &self,
-        addresses: &[SocketAddr],
-        deadline: Instant,
-    ) -> Result<AsyncRustlsFtpStream, Error> {
+    async fn greeted_in_the_clear(&self, addresses: &[SocketAddr], deadline: Instant) -> Result<ControlStream, Error> {
         let control = self.dial(addresses, deadline).await?;
-        let greeting = AsyncRustlsFtpStream::connect_with_stream(control);
+        let greeting = ControlStream::connect_with_stream(control);
         // Silence is what a server does that waits for TLS to begin.
         let step = "waiting for its greeting (a server of implicit TLS does not greet before TLS)";
         let stream = self.by(deadline, step, greeting).await?;

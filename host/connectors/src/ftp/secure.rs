@@ -5,8 +5,11 @@
 //! Knows no command.
 
 use std::fmt;
+use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use rustls::client::{
@@ -14,10 +17,12 @@ use rustls::client::{
 };
 use rustls::{ClientConfig, NamedGroup};
 use rustls_pki_types::ServerName;
-use suppaftp::tokio::{AsyncRustlsStream, AsyncTlsConnector};
+use suppaftp::tokio::{AsyncTlsConnector, ImplAsyncFtpStream, TokioTlsStream};
 use suppaftp::{FtpError, FtpResult};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::error::Error;
 use crate::tls;
@@ -28,6 +33,66 @@ const SESSIONS_MAX: usize = 8;
 /// Fewer tickets of TLS 1.3 than this are not enough for one operation: the two listings and the transfer of a write,
 /// of which at least the listings usually bring another.
 const TICKETS_MIN: usize = 2;
+
+/// A control connection of the library, in the clear or secured.
+pub(super) type ControlStream = ImplAsyncFtpStream<Secured>;
+
+/// A secured connection that sends what was written before it waits for an answer.
+///
+/// The library writes its commands and does not flush them. TLS takes all of a command at once, also when the socket
+/// takes nothing at that moment, as when the task that writes has used up its turn: then both sides would wait for each
+/// other.
+#[derive(Debug)]
+pub(super) struct Secured {
+    stream: TlsStream<TcpStream>,
+    /// Something was written and not flushed since.
+    is_unsent: bool,
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // What cannot be sent is told by the read, which may still bring what the server said before.
+        if self.is_unsent && Pin::new(&mut self.stream).poll_flush(context).is_ready() {
+            self.is_unsent = false;
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.is_unsent = true;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl TokioTlsStream for Secured {
+    type InnerStream = TlsStream<TcpStream>;
+
+    fn tcp_stream(self) -> FtpResult<TcpStream> {
+        Ok(self.stream.into_inner().0)
+    }
+
+    fn get_ref(&self) -> &TcpStream {
+        self.stream.get_ref().0
+    }
+
+    fn mut_ref(&mut self) -> &mut Self::InnerStream {
+        &mut self.stream
+    }
+}
 
 /// What the library connects with.
 pub(super) struct Connector {
@@ -70,6 +135,11 @@ impl Handshakes {
     /// Whether the connection was there and the latest handshake was at least begun.
     pub(super) fn is_begun(&self) -> bool {
         !matches!(*self.lock(), Latest::None)
+    }
+
+    /// Whether the latest handshake has begun and not ended.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(*self.lock(), Latest::Begun)
     }
 
     /// Whether the latest handshake was completed.
@@ -161,9 +231,9 @@ impl fmt::Debug for Sessions {
 
 #[async_trait]
 impl AsyncTlsConnector for Connector {
-    type Stream = AsyncRustlsStream;
+    type Stream = Secured;
 
-    async fn connect(&self, domain: &str, stream: TcpStream) -> FtpResult<AsyncRustlsStream> {
+    async fn connect(&self, domain: &str, stream: TcpStream) -> FtpResult<Secured> {
         self.handshakes.reached(Latest::Begun);
         let bare = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(domain);
         let name = ServerName::try_from(bare.to_owned()).map_err(|error| FtpError::SecureError(error.to_string()))?;
@@ -174,7 +244,7 @@ impl AsyncTlsConnector for Connector {
                 let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
                 let protocol = format!("{} {}", version.unwrap_or_default(), suite.unwrap_or_default());
                 self.handshakes.reached(Latest::Done(protocol));
-                Ok(stream.into())
+                Ok(Secured { stream, is_unsent: false })
             }
             Err(error) => {
                 let text = error.to_string();

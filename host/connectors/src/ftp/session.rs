@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use secrecy::ExposeSecret;
-use suppaftp::tokio::{AsyncRustlsFtpStream, AsyncRustlsStream, TransferStream};
+use suppaftp::tokio::TransferStream;
 use suppaftp::types::FileType;
 use suppaftp::{FtpError, FtpResult, Mode, Status};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -21,14 +21,14 @@ use super::encoding::Encoding;
 use super::hashes;
 use super::listing::{self, Line, Listed};
 use super::reply::Reply;
-use super::secure::Handshakes;
+use super::secure::{ControlStream, Handshakes, Secured};
 use crate::backend::{Checksum, Entry, EntryKind, Facts};
 use crate::content::CHUNK_BYTES;
 use crate::error::{Error, ErrorKind, Step};
 use crate::path::{PATH_BYTES_MAX, RemotePath};
 
 /// An open data connection.
-pub(super) type Transfer = TransferStream<AsyncRustlsStream>;
+pub(super) type Transfer = TransferStream<Secured>;
 
 /// Longest line of a listing: a path as long as can be and as much again for what is told of it.
 const LINE_BYTES_MAX: usize = 2 * PATH_BYTES_MAX;
@@ -82,7 +82,7 @@ impl Abilities {
 /// A control connection that is logged in.
 pub(super) struct Session {
     dialer: Arc<Dialer>,
-    stream: AsyncRustlsFtpStream,
+    stream: ControlStream,
     data_port: Arc<DataPort>,
     /// Of the connection and its data connections, when they are encrypted.
     handshakes: Option<Arc<Handshakes>>,
@@ -134,7 +134,7 @@ impl Session {
     /// A session on a connection that was greeted; to be prepared before anything else.
     pub(super) fn new(
         dialer: Arc<Dialer>,
-        stream: AsyncRustlsFtpStream,
+        stream: ControlStream,
         data_port: Arc<DataPort>,
         handshakes: Option<Arc<Handshakes>>,
     ) -> Self {
@@ -283,7 +283,7 @@ impl Session {
             let error = match opened {
                 Ok(Ok(transfer)) => return Ok(Ok(transfer)),
                 Ok(Err(error)) => error,
-                Err(_) => return Err(self.dialer.late(&step, limit)),
+                Err(_) => return Err(self.dialer.late(&format!("{step}, {}", self.how_far(stage)), limit)),
             };
             let failure = match error {
                 FtpError::UnexpectedResponse(response) => {
@@ -326,6 +326,17 @@ impl Session {
             tracing::debug!(server = self.dialer.server(), %failure, "EPSV failed; trying PASV");
             self.may_fall_back = false;
             self.stream.set_mode(Mode::Passive);
+        }
+    }
+
+    /// How far an attempt at a data connection came that took too long.
+    fn how_far(&self, stage: Stage) -> &'static str {
+        let is_securing = self.handshakes.as_ref().is_some_and(|handshakes| handshakes.is_under_way());
+        match stage {
+            Stage::Asked => "which has not said to which port",
+            Stage::Dialled => "which cannot be reached",
+            Stage::Connected if is_securing => "which does not go on with TLS",
+            Stage::Connected => "which is there, but the transfer does not begin",
         }
     }
 
@@ -679,7 +690,7 @@ impl Open<'_> {
     }
 }
 
-async fn open_on(stream: &mut AsyncRustlsFtpStream, what: Open<'_>) -> FtpResult<Transfer> {
+async fn open_on(stream: &mut ControlStream, what: Open<'_>) -> FtpResult<Transfer> {
     let restart =
         |offset: u64| usize::try_from(offset).map_err(|error| FtpError::ConnectionError(std::io::Error::other(error)));
     match what {

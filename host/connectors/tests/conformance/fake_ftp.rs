@@ -192,7 +192,8 @@ impl Session {
         if line.is_empty() {
             return Ok(());
         }
-        self.control.write_all(format!("{line}\r\n").as_bytes()).await
+        self.control.write_all(format!("{line}\r\n").as_bytes()).await?;
+        self.control.flush().await
     }
 
     async fn answer(&mut self, verb: &str, argument: &str) -> std::io::Result<()> {

@@ -487,21 +487,29 @@ async fn a_server_that_cannot_connect_to_us_is_an_error_and_no_wait() {
     assert!(begun.elapsed() < SOON);
 }
 
-#[tokio::test]
-async fn an_end_that_tls_does_not_announce_is_believed_only_when_the_size_is_as_told() {
+/// What a server of TLS shows, and the pin by which it is known.
+fn identity() -> (TlsAcceptor, String) {
     let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-    let pin: String = Sha256::digest(key.cert.der()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let pin = Sha256::digest(key.cert.der()).iter().map(|byte| format!("{byte:02x}")).collect();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let tls = tls.with_no_client_auth();
     let tls = tls.with_single_cert(vec![key.cert.der().clone()], key.signing_key.into()).unwrap();
-    let faults = Faults { tls: Some(TlsAcceptor::from(Arc::new(tls))), no_close_notify: true, ..Faults::default() };
-    let remote = |server: &FakeFtp| {
-        let tls = tls::Config { pin: pin.parse().ok(), ..tls::Config::default() };
-        let Config::Ftp(plain) = config(server.port, Passive::Auto) else { unreachable!() };
-        let config = Config::Ftp(ftp::Config { security: ftp::Security::Implicit(tls), ..plain });
-        Remote::new("partner", common(), config, &loopback()).unwrap()
-    };
+    (TlsAcceptor::from(Arc::new(tls)), pin)
+}
+
+fn secured(server: &FakeFtp, pin: &str) -> Remote {
+    let tls = tls::Config { pin: pin.parse().ok(), ..tls::Config::default() };
+    let Config::Ftp(plain) = config(server.port, Passive::Auto) else { unreachable!() };
+    let config = Config::Ftp(ftp::Config { security: ftp::Security::Implicit(tls), ..plain });
+    Remote::new("partner", common(), config, &loopback()).unwrap()
+}
+
+#[tokio::test]
+async fn an_end_that_tls_does_not_announce_is_believed_only_when_the_size_is_as_told() {
+    let (tls, pin) = identity();
+    let faults = Faults { tls: Some(tls), no_close_notify: true, ..Faults::default() };
+    let remote = |server: &FakeFtp| secured(server, &pin);
 
     let server = server_with_file(faults.clone()).await;
     assert_eq!(read(&remote(&server), "/file").await.unwrap().len(), 100_000);
@@ -515,4 +523,22 @@ async fn an_end_that_tls_does_not_announce_is_believed_only_when_the_size_is_as_
     // Announced, it needs no size.
     let server = server_with_file(Faults { no_close_notify: false, no_size: true, ..faults }).await;
     assert_eq!(read(&remote(&server), "/file").await.unwrap().len(), 100_000);
+}
+
+#[tokio::test]
+async fn a_task_that_has_used_up_its_turn_sends_its_commands_all_the_same() {
+    // What a task may do before others have their turn, in tokio; more is tried, for what else is done counts, too.
+    const TURN: usize = 128;
+    let (tls, pin) = identity();
+    let server = server_with_file(Faults { tls: Some(tls), ..Faults::default() }).await;
+    let remote = secured(&server, &pin);
+    remote.ping().await.unwrap();
+    for used in 0..TURN {
+        tokio::task::yield_now().await;
+        for _ in 0..used {
+            tokio::task::coop::consume_budget().await;
+        }
+        remote.ping().await.unwrap_or_else(|error| panic!("after {used} steps of a turn: {}", chain(&error)));
+    }
+    assert_eq!(server.connections(), 1);
 }
