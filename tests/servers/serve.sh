@@ -17,6 +17,10 @@ start_timeout_s=20
 # Longer than any test, shorter than anybody could forget it.
 certificate_days=7
 
+# Where servers listen for data: below the ports that the system gives to clients, and to servers that ask for any, so
+# that nobody else comes there by chance.
+passive_ports=(10000 32000)
+
 free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
