@@ -25,3 +25,9 @@ pub fn sftp_packet(input: &[u8]) {
 pub fn sftp_texts(input: &[u8]) {
     crate::sftp::read_any_text(input);
 }
+
+/// Reads what an HTTP origin or a token endpoint answers besides content: two bytes of status, a line that is a wait or
+/// a place, the rest the body.
+pub fn http_answer(input: &[u8]) {
+    crate::http::read_any_answer(input);
+}

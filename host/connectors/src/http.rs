@@ -583,6 +583,26 @@ impl Origin {
     }
 }
 
+/// For the fuzz targets: two bytes of status, a line of a header, the rest the body of a token endpoint.
+pub(crate) fn read_any_answer(input: &[u8]) {
+    let Some((status, rest)) = input.split_first_chunk::<2>() else { return };
+    let Ok(status) = StatusCode::from_u16(100 + u16::from_be_bytes(*status) % 500) else { return };
+    let (line, body) = match rest.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (&rest[..end], &rest[end + 1..]),
+        None => (rest, &[][..]),
+    };
+    let Ok(value) = header::HeaderValue::from_bytes(line) else { return };
+    let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value.clone()), (header::LOCATION, value)]);
+    let wait = retry_after(&headers);
+    let _time_or_none = Patience::new(1, retry::BUDGET).next_try(wait);
+    let Ok(from) = Url::parse("https://example.com/folder/file?query") else { return };
+    if let Ok(Some(place)) = redirect::target(status, &headers, &from) {
+        assert!(place.has_host() && place.username().is_empty() && place.fragment().is_none(), "{place}");
+    }
+    let _granted_or_not = token::granted("example.com", body);
+    let _error = token::refused("example.com", status, wait, body);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -88,8 +88,8 @@ pub(super) fn is_passing_failure(kind: ErrorKind) -> bool {
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More than fits is for ever.
-        return Some(Duration::from_secs(text.parse().unwrap_or(u32::MAX.into())));
+        // More than fits is for ever, and still a time that others can be added to.
+        return Some(Duration::from_secs(text.parse::<u32>().unwrap_or(u32::MAX).into()));
     }
     let date = httpdate::parse_http_date(text).ok()?;
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
@@ -135,5 +135,6 @@ mod tests {
         assert!(patience.next_try(Some(Duration::from_secs(4))).is_some());
         tokio::time::advance(Duration::from_secs(4)).await;
         assert_eq!(patience.next_try(Some(Duration::from_secs(2))), None);
+        assert_eq!(patience.next_try(asked("18446744073709551615")), None);
     }
 }

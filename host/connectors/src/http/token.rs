@@ -156,37 +156,10 @@ impl Tokens {
         let wait = retry_after(answer.headers());
         let body = self.body(answer).await?;
         if !status.is_success() {
-            return Err(self.refused(status, wait, &body));
+            return Err(refused(self.host(), status, wait, &body));
         }
-        let junk = |why: &str| {
-            Error::new(
-                ErrorKind::Unavailable,
-                format!("the answer of the token endpoint {} is not one with an access token: {why}", self.host()),
-            )
-        };
-        // The cause of the failure is not told: it may repeat a part of the token.
-        let granted: Granted = serde_json::from_slice(&body).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => junk("its JSON has no access_token, or another form"),
-            _ => junk("it is not JSON"),
-        })?;
-        if granted.access_token.is_empty() || HeaderValue::from_str(&granted.access_token).is_err() {
-            return Err(junk("its access_token cannot stand in a header"));
-        }
-        if let Some(other) = granted.token_type.filter(|form| !form.eq_ignore_ascii_case("bearer")) {
-            return Err(junk(&format!("its token_type is {}, and only bearer is known", presentable(&other))));
-        }
-        let seconds = match granted.expires_in {
-            None => LIFE.as_secs_f64(),
-            Some(Seconds::Number(seconds)) => seconds,
-            Some(Seconds::Text(text)) => text.trim().parse().map_err(|_| junk("its expires_in is not a number"))?,
-        };
-        // Clamped first: a negative or endless life is the endpoint's mistake, not a reason to fail.
-        let life = Duration::from_secs_f64(seconds.clamp(0.0, LIFE_MAX.as_secs_f64()));
-        Ok(Current {
-            token: granted.access_token.into(),
-            renew: asked + life.saturating_sub(AHEAD.min(life / 2)),
-            end: asked + life,
-        })
+        let (token, life) = granted(self.host(), &body)?;
+        Ok(Current { token, renew: asked + life.saturating_sub(AHEAD.min(life / 2)), end: asked + life })
     }
 
     fn request(&self) -> Result<reqwest::Request, Error> {
@@ -219,36 +192,6 @@ impl Tokens {
         Ok(request)
     }
 
-    /// What a status other than success says (RFC 6749 section 5.2).
-    fn refused(&self, status: StatusCode, wait: Option<Duration>, body: &[u8]) -> Error {
-        let host = self.host();
-        let code = status.as_u16();
-        let error = if status.is_redirection() {
-            let why = "redirects, and the client's secret is not sent on; set token-url to the final place";
-            Error::new(ErrorKind::Denied, format!("the token endpoint {host} {why} (status {code})"))
-        } else if status == StatusCode::TOO_MANY_REQUESTS {
-            Error::new(ErrorKind::RateLimited, format!("the token endpoint {host} was asked too often"))
-        } else if status.is_server_error() {
-            Error::new(ErrorKind::Unavailable, format!("the token endpoint {host} fails with status {code}"))
-        } else {
-            let explanation = match serde_json::from_slice(body) {
-                Ok(Refusal { error, error_description: Some(description) }) => {
-                    format!("{}: {}", presentable(&error), presentable(&description))
-                }
-                Ok(Refusal { error, error_description: None }) => presentable(&error),
-                Err(_) => "it does not say why".to_owned(),
-            };
-            Error::new(
-                ErrorKind::Denied,
-                format!("the token endpoint {host} refuses this client with status {code}: {explanation}"),
-            )
-        };
-        match wait {
-            Some(wait) => error.with_retry_after(wait),
-            None => error,
-        }
-    }
-
     async fn body(&self, answer: ::http::Response<reqwest::Body>) -> Result<Vec<u8>, Error> {
         let mut answer = reqwest::Response::from(answer);
         let mut body = Vec::new();
@@ -266,6 +209,70 @@ impl Tokens {
 
     fn host(&self) -> &str {
         self.settings.token_url.host_str().unwrap_or_default()
+    }
+}
+
+/// What a token endpoint grants (RFC 6749 section 5.1): a token, and for how long.
+///
+/// # Errors
+/// `Unavailable` for anything else. The cause is not told: it may repeat a part of the token.
+pub(super) fn granted(host: &str, body: &[u8]) -> Result<(SecretString, Duration), Error> {
+    let junk = |why: &str| {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!("the answer of the token endpoint {host} is not one with an access token: {why}"),
+        )
+    };
+    let granted: Granted = serde_json::from_slice(body).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => junk("its JSON has no access_token, or another form"),
+        _ => junk("it is not JSON"),
+    })?;
+    if granted.access_token.is_empty() || HeaderValue::from_str(&granted.access_token).is_err() {
+        return Err(junk("its access_token cannot stand in a header"));
+    }
+    if let Some(other) = granted.token_type.filter(|form| !form.eq_ignore_ascii_case("bearer")) {
+        return Err(junk(&format!("its token_type is {}, and only bearer is known", presentable(&other))));
+    }
+    let seconds = match granted.expires_in {
+        None => LIFE.as_secs_f64(),
+        Some(Seconds::Number(seconds)) => seconds,
+        Some(Seconds::Text(text)) => text.trim().parse().unwrap_or(f64::NAN),
+    };
+    // "NaN" is a number to the parser, and no length of time.
+    if seconds.is_nan() {
+        return Err(junk("its expires_in is not a number"));
+    }
+    // A negative or endless life is the endpoint's mistake, not a reason to fail.
+    let life = Duration::from_secs_f64(seconds.clamp(0.0, LIFE_MAX.as_secs_f64()));
+    Ok((granted.access_token.into(), life))
+}
+
+/// What a status other than success says (RFC 6749 section 5.2).
+pub(super) fn refused(host: &str, status: StatusCode, wait: Option<Duration>, body: &[u8]) -> Error {
+    let code = status.as_u16();
+    let error = if status.is_redirection() {
+        let why = "redirects, and the client's secret is not sent on; set token-url to the final place";
+        Error::new(ErrorKind::Denied, format!("the token endpoint {host} {why} (status {code})"))
+    } else if status == StatusCode::TOO_MANY_REQUESTS {
+        Error::new(ErrorKind::RateLimited, format!("the token endpoint {host} was asked too often"))
+    } else if status.is_server_error() {
+        Error::new(ErrorKind::Unavailable, format!("the token endpoint {host} fails with status {code}"))
+    } else {
+        let explanation = match serde_json::from_slice(body) {
+            Ok(Refusal { error, error_description: Some(description) }) => {
+                format!("{}: {}", presentable(&error), presentable(&description))
+            }
+            Ok(Refusal { error, error_description: None }) => presentable(&error),
+            Err(_) => "it does not say why".to_owned(),
+        };
+        Error::new(
+            ErrorKind::Denied,
+            format!("the token endpoint {host} refuses this client with status {code}: {explanation}"),
+        )
+    };
+    match wait {
+        Some(wait) => error.with_retry_after(wait),
+        None => error,
     }
 }
 

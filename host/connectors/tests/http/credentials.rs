@@ -202,6 +202,7 @@ async fn each_failure_of_a_token_endpoint_is_told_as_what_it_is() {
         (answer(200, &[], r#"{"access_token":"a\nb"}"#), ErrorKind::Unavailable, "cannot stand in a header"),
         (answer(200, &[], r#"{"access_token":"a","token_type":"mac"}"#), ErrorKind::Unavailable, "token_type is mac"),
         (answer(200, &[], r#"{"access_token":"a","expires_in":"soon"}"#), ErrorKind::Unavailable, "not a number"),
+        (answer(200, &[], r#"{"access_token":"a","expires_in":"NaN"}"#), ErrorKind::Unavailable, "not a number"),
         (answer(200, &[], &endless), ErrorKind::Unavailable, "longer than"),
         (answer(401, &[], refusal), ErrorKind::Denied, "status 401: invalid_client: no such client"),
         (answer(400, &[], "what?"), ErrorKind::Denied, "status 400: it does not say why"),
