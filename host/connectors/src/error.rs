@@ -98,6 +98,13 @@ impl Error {
         self
     }
 
+    /// The same error as one of another kind.
+    #[must_use]
+    pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
     /// Adds the time that the remote asked to wait.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {

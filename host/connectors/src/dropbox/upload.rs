@@ -179,6 +179,7 @@ impl Caller {
         if !gone && !failure.is_lost() {
             return Err(failure);
         }
+        let mut is_absent = true;
         for pause in LOOKS {
             tokio::time::sleep(pause).await;
             match self.get_metadata(path).await {
@@ -187,17 +188,23 @@ impl Caller {
                 Err(failure) if failure.is("path/not_found") => {}
                 Err(failure) => {
                     tracing::warn!(path = path.as_str(), ?failure, "cannot look whether the upload was done");
+                    is_absent = false;
                     break;
                 }
             }
         }
         let lost = Error::from(failure);
-        let kind = if gone { ErrorKind::Interrupted } else { lost.kind() };
-        Err(Error::new(
-            kind,
-            format!("all of {path} was sent, but the answer did not come, and the file is not there; upload it again"),
-        )
-        .with_source(lost)
-        .into())
+        let (kind, what_became) = match is_absent {
+            true if gone => (ErrorKind::Interrupted, "the file is not there; upload it again"),
+            true => (lost.kind(), "the file is not there; upload it again"),
+            // No kind that says that nothing was done.
+            false if lost.kind() == ErrorKind::Timeout => {
+                (ErrorKind::Timeout, "whether the file is there is not known")
+            }
+            false => (ErrorKind::Unavailable, "whether the file is there is not known"),
+        };
+        Err(Error::new(kind, format!("{path} was sent, but the answer did not come, and {what_became}"))
+            .with_source(lost)
+            .into())
     }
 }

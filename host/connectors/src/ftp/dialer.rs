@@ -242,6 +242,8 @@ impl Dialer {
             501 => ErrorKind::Invalid,
             // Both speak of storage, for now and for good.
             452 | 552 => ErrorKind::Unavailable,
+            // Pure-FTPd says so to a rename that its file system forbids.
+            400..=499 if reply.speaks_of_permission() => ErrorKind::Denied,
             400..=499 => ErrorKind::Unavailable,
             _ => ErrorKind::Denied,
         };

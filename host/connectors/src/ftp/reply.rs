@@ -94,6 +94,6 @@ impl Reply {
 
     pub(super) fn speaks_of_permission(&self) -> bool {
         let text = self.text().to_ascii_lowercase();
-        text.contains("permission") || text.contains("denied")
+        ["permission", "denied", "not permitted"].iter().any(|word| text.contains(word))
     }
 }

@@ -73,8 +73,13 @@ impl AsyncWrite for Secured {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
+    /// An end that the other side does not listen to any more is no failure: what became of a transfer the server says
+    /// on the control connection, which the library reads only when this succeeds, and the size is compared.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context).map(|ended| match ended {
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            ended => ended,
+        })
     }
 }
 

@@ -205,13 +205,14 @@ pub(super) async fn send(
     let Some(finished) = transfer.take() else {
         return Err(Error::new(ErrorKind::Internal, "an upload was used after its end"));
     };
-    match (session.finish(finished).await?, broken) {
-        (Err(reply), _) => Err(session.refused(&format!("take all of {path}"), &reply)),
-        (Ok(()), None) => Ok(sent),
-        (Ok(()), Some(error)) => {
-            let message = format!("writing {path} broke off after about {sent} bytes");
-            Err(Error::new(ErrorKind::Interrupted, message).with_source(error))
-        }
+    let broke_off = || Error::new(ErrorKind::Interrupted, format!("writing {path} broke off after about {sent} bytes"));
+    match (session.finish(finished).await, broken) {
+        (Err(error), _) if error.kind() == ErrorKind::Timeout => Err(error),
+        // The whole connection broke.
+        (Err(error), _) => Err(broke_off().with_source(error)),
+        (Ok(Err(reply)), _) => Err(session.refused(&format!("take all of {path}"), &reply)),
+        (Ok(Ok(())), None) => Ok(sent),
+        (Ok(Ok(())), Some(error)) => Err(broke_off().with_source(error)),
     }
 }
 

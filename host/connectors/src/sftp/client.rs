@@ -366,6 +366,13 @@ impl Client {
         Ok(())
     }
 
+    /// The same of content on its way, which a connection that breaks has interrupted.
+    pub(super) fn interrupted(&self, attempt: &str, failure: Failure) -> Error {
+        let is_broken = matches!(failure, Failure::Broken(_));
+        let error = self.error(attempt, failure);
+        if is_broken && error.kind() == ErrorKind::Unavailable { error.of_kind(ErrorKind::Interrupted) } else { error }
+    }
+
     /// A failure for whoever asked for the operation: what was attempted, such as `read /inbox/a.csv`.
     pub(super) fn error(&self, attempt: &str, failure: Failure) -> Error {
         let server = &self.server;

@@ -37,6 +37,8 @@ struct Idle {
     /// The one that came back last is the last.
     sessions: Vec<(Instant, Arc<Session>)>,
     is_watched: bool,
+    /// When a session was found broken: what broke it may have broken those that were idle then.
+    doubted_at: Option<Instant>,
 }
 
 /// A session in use by one operation; goes back when dropped.
@@ -81,7 +83,8 @@ impl Pool {
             if idle_for >= self.idle_timeout || session.age() >= self.life_time || !session.is_usable() {
                 continue;
             }
-            if idle_for < CHECK_AFTER || answers(&session).await {
+            let is_doubted = self.lock().doubted_at.is_some_and(|doubted_at| since <= doubted_at);
+            if idle_for < CHECK_AFTER && !is_doubted || answers(&session).await {
                 return Ok(self.lease(session, place));
             }
         }
@@ -117,10 +120,11 @@ impl Pool {
     }
 
     fn put(self: &Arc<Self>, session: Arc<Session>) {
+        let mut idle = self.lock();
         if !session.is_usable() {
+            idle.doubted_at = Some(Instant::now());
             return;
         }
-        let mut idle = self.lock();
         if idle.sessions.len() >= self.sessions_max {
             return;
         }

@@ -299,7 +299,7 @@ impl Tree {
                 let message = format!("appending to {path} was given up; {what_stays}");
                 Err(Error::new(ErrorKind::Interrupted, message))
             }
-            Err(failure) => Err(self.client.error(&format!("append to {path}; {what_stays}"), failure)),
+            Err(failure) => Err(self.client.interrupted(&format!("append to {path}; {what_stays}"), failure)),
         }
     }
 
@@ -411,7 +411,7 @@ impl Tree {
             Err(failure) if !failure.is_refusal() => Err(failure),
             _ => closed.map(|()| attributes),
         });
-        let attributes = checked.map_err(|failure| self.client.error(&format!("take all of {path}"), failure))?;
+        let attributes = checked.map_err(|failure| self.client.interrupted(&format!("take all of {path}"), failure))?;
         match attributes.size {
             Some(stored) if stored != sent => Err(Error::new(
                 ErrorKind::Interrupted,
@@ -430,7 +430,7 @@ impl Tree {
         }
         match failure {
             Failure::Refused(_) => self.client.error(&format!("take all of {path}"), failure),
-            failure => self.client.error(&format!("write {path}, of which nothing was replaced"), failure),
+            failure => self.client.interrupted(&format!("write {path}, of which nothing was replaced"), failure),
         }
     }
 
@@ -553,7 +553,7 @@ impl Download {
         loop {
             self.ask_ahead(client, handle);
             let Some(Asked { ticket, offset, length }) = self.asked.pop_front() else { return Ok(()) };
-            let data = client.data(ticket).map_err(|failure| client.error(&format!("read {path}"), failure))?;
+            let data = client.data(ticket).map_err(|failure| client.interrupted(&format!("read {path}"), failure))?;
             let data = data.filter(|data| !data.is_empty());
             let wanted = self.end.map_or(length, |end| end.saturating_sub(offset).min(length));
             let Some(data) = data else {

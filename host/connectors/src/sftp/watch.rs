@@ -68,10 +68,14 @@ impl Watch {
         self.is_cut.load(Ordering::Acquire)
     }
 
-    /// Whether the other side has closed the connection, or sent something unasked; nothing is waited for.
+    /// Whether the other side has closed or reset the connection, as far as is known here; nothing is waited for.
     pub(super) fn is_closed(&self) -> bool {
         let Some(socket) = &self.socket else { return self.is_cut() };
-        self.is_cut() || matches!(socket.peek(&mut [0]), Ok(0))
+        let is_gone = match socket.peek(&mut [0]) {
+            Ok(bytes) => bytes == 0,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        };
+        self.is_cut() || is_gone
     }
 
     fn now(&self) -> u64 {
