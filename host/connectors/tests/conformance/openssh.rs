@@ -27,7 +27,11 @@ impl Openssh {
 
     /// The same with variables of the script.
     pub(crate) fn start_with(directives: &[&str], variables: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), directives, variables)
+    }
+
+    /// The same in a folder in which there may be a home with files.
+    pub(crate) fn start_in(folder: TempDir, directives: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(START);
         command.arg(folder.path()).args(directives).stdin(Stdio::null()).stdout(Stdio::piped());
         command.envs(variables.iter().copied());

@@ -1,7 +1,7 @@
 //! The remotes that must keep the contract: for each protocol, a connection to a server of its own, confined to an
 //! empty folder that is not the server's root.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(crate) struct Place {
     pub(crate) keeps_times: bool,
     /// Whether it keeps what came of a write that broke off.
     pub(crate) resumes: bool,
-    _server: Server,
+    server: Server,
 }
 
 #[expect(dead_code, reason = "held to be dropped at the end of the test")]
@@ -37,6 +37,22 @@ enum Server {
     Ftp(FtpServer),
     Sftp(Openssh),
     Dropbox(Running),
+}
+
+impl Place {
+    /// Nothing is checked at its end.
+    #[expect(clippy::unused_async, reason = "the ends of other places are waited for")]
+    pub(crate) async fn ends(self) {
+        drop(self);
+    }
+
+    /// The stand-in for Dropbox, where it is one.
+    pub(crate) fn emulator(&self) -> Option<&Running> {
+        match &self.server {
+            Server::Dropbox(running) => Some(running),
+            _ => None,
+        }
+    }
 }
 
 /// A policy that allows this machine.
@@ -76,7 +92,7 @@ pub(crate) async fn local() -> Place {
         makes_folders: false,
         keeps_times: true,
         resumes: true,
-        _server: Server::Local(folder),
+        server: Server::Local(folder),
     }
 }
 
@@ -110,22 +126,43 @@ async fn over_ftp(server: FtpServer, security: fn(&FtpServer) -> Security) -> Pl
     let config = ftp::Config { security: security(&server), ..server.config() };
     let remote = confined(Config::Ftp(config)).await;
     let folder = Some(server.home().join("wharf/test 1"));
-    Place { remote, folder, makes_folders: false, keeps_times: true, resumes: true, _server: Server::Ftp(server) }
+    Place { remote, folder, makes_folders: false, keeps_times: true, resumes: true, server: Server::Ftp(server) }
 }
 
-/// The server confines nobody: its paths are those of this machine, and the connection sees to the border.
 pub(crate) async fn sftp() -> Place {
-    let server = Openssh::start(&[]);
-    let folder = server.home().join("wharf/test 1");
+    sftp_prepared(|_| {})
+}
+
+/// The same with a folder to which something is done before the server starts. The server confines nobody: its paths
+/// are those of this machine, and the connection sees to the border.
+pub(crate) fn sftp_prepared(prepare: impl FnOnce(&Path)) -> Place {
+    let above = tempfile::tempdir().unwrap();
+    let folder = above.path().join("home/wharf/test 1");
     std::fs::create_dir_all(&folder).unwrap();
+    prepare(&folder);
+    let server = Openssh::start_in(above, &[], &[]);
     let root = RemotePath::parse(folder.to_str().unwrap()).unwrap();
     let config = Config::Sftp(server.config());
     let remote = Remote::new("place", Common { root, ..common() }, config, &loopback()).unwrap();
     let folder = Some(folder);
-    Place { remote, folder, makes_folders: false, keeps_times: true, resumes: true, _server: Server::Sftp(server) }
+    Place { remote, folder, makes_folders: false, keeps_times: true, resumes: true, server: Server::Sftp(server) }
 }
 
 pub(crate) async fn dropbox() -> Place {
+    let (server, config) = emulator().await;
+    let remote = confined(Config::Dropbox(config)).await;
+    Place {
+        remote,
+        folder: None,
+        makes_folders: true,
+        keeps_times: true,
+        resumes: false,
+        server: Server::Dropbox(server),
+    }
+}
+
+/// A stand-in for Dropbox, and the settings that lead to it.
+pub(crate) async fn emulator() -> (Running, dropbox::Config) {
     // Whoever builds a TLS configuration first would choose otherwise; a second choice is refused, and that is fine.
     let _chosen_before = rustls::crypto::ring::default_provider().install_default();
     let options = Options::default();
@@ -143,13 +180,5 @@ pub(crate) async fn dropbox() -> Place {
         certificate_authority: Some(server.ca_pem().as_bytes().to_vec()),
         ..dropbox::Config::new(credentials).unwrap()
     };
-    let remote = confined(Config::Dropbox(config)).await;
-    Place {
-        remote,
-        folder: None,
-        makes_folders: true,
-        keeps_times: true,
-        resumes: false,
-        _server: Server::Dropbox(server),
-    }
+    (server, config)
 }
