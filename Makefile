@@ -27,9 +27,9 @@ check: ## Check form, lints, documentation, licences and known vulnerabilities
 	@scripts/setup check
 	@scripts/check
 
-bench: guests ## Measure the host against wasmtime serve (some minutes, the first time longer)
-	@scripts/setup bench
-	cargo build --release --package wharf
+bench: guests ## Measure the host against its peers (half an hour, the first time longer)
+	@scripts/setup servers bench
+	cargo build --release --package wharf --package dropbox-emulator
 	bench/bench.py
 
 fuzz: ## Feed the parsers of what servers sent with inputs that nobody has thought of (a minute each)

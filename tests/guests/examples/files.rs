@@ -1,11 +1,12 @@
 //! Does one operation of the interface `files`, as its parameters say, and answers its result as JSON.
 //!
-//! `op` is the name of an operation, `pages` for `open-listing`, or `transfer`; further parameters are `connection`,
-//! `path`, `target` (rename, copy, transfer), `target-connection` and `move` (transfer), `if-exists` (fail, replace,
-//! rename), `offset` and `length` (read), `modified` in seconds (set-modified, write-with), `include` (walk, transfer),
-//! `abandon` (create: drop the upload unfinished). Reading answers with the content itself. The content of `write` is
-//! the request's body, handed on unread; that of `create` goes through this guest's memory. An error is passed on; with
-//! `errors=json` it is answered as `{"error": {"code", "message"}}`.
+//! `op` is the name of an operation, `pages` for `open-listing`, `transfer`, or `relay`, which writes to `path` what it
+//! reads at `source` on `source-connection`; further parameters are `connection`, `path`, `target` (rename, copy,
+//! transfer), `target-connection` and `move` (transfer), `if-exists` (fail, replace, rename), `offset` and `length`
+//! (read), `modified` in seconds (set-modified, write-with), `include` (walk, transfer), `abandon` (create: drop the
+//! upload unfinished). Reading answers with the content itself. The content of `write` is the request's body, handed on
+//! unread; that of `create` goes through this guest's memory. An error is passed on; with `errors=json` it is answered
+//! as `{"error": {"code", "message"}}`.
 
 use serde_json::{Value, json};
 use wharf_test_guests::bindings::wasi::clocks::wall_clock::Datetime;
@@ -62,6 +63,11 @@ fn operate(request: Request) -> Result<Response, Error> {
             } else {
                 entry_json(&Upload::finish(upload)?)
             }
+        }
+        "relay" => {
+            let source = Remote::open(required(&request, "source-connection")?)?;
+            let content = source.read(required(&request, "source")?)?;
+            entry_json(&remote.write(&path, content, if_exists)?)
         }
         "write-with" => {
             let modified = parameter(&request, "modified").map(|_| time(&request)).transpose()?;
