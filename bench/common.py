@@ -86,7 +86,7 @@ class Host:
         line = self.process.stdout.readline()
         found = re.match(r"listening http=(\S+) admin=(\S+)", line)
         if not found:
-            raise SystemExit(f"bench: the host did not start; see {self.folder}/log")
+            raise SystemExit(f"bench: the host did not start:\n{(self.folder / 'log').read_text()}")
         self.http, self.admin = found.groups()
 
     def stop(self):

@@ -128,7 +128,7 @@ def dropbox_connection(name, emulator, place, port):
 
 
 def local_connection(name, path):
-    return f'[connections.{name}]\ntype = "local"\npath = "{path}"\n\n'
+    return f'[connections.{name}]\ntype = "local"\nfolder = "{path}"\n\n'
 
 
 @contextlib.contextmanager

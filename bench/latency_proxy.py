@@ -8,6 +8,7 @@ proxy that leads every CONNECT to the server. Prints its port, and ends with its
 """
 
 import asyncio
+import os
 import re
 import sys
 
@@ -90,6 +91,8 @@ async def main():
     listener = await asyncio.start_server(accepted, "127.0.0.1", 0, limit=CHUNK_BYTES)
     print(listener.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.read)
+    # What is still on its way belongs to connections that nobody waits for.
+    os._exit(0)
 
 
 asyncio.run(main())
