@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 
 use crate::backend::{
@@ -195,38 +195,52 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
     }
 }
 
-/// Hands content to `append` in batches, each on the blocking pool, until it ends, breaks off, or cannot be appended;
-/// gives the target back with that.
+/// Hands content to `append` in batches, each on the blocking pool while the next one arrives, until it ends, breaks
+/// off, or cannot be appended; gives the target back with that.
 async fn fill<T: Send + 'static>(
-    mut target: T,
+    target: T,
     content: Content,
     append: impl Fn(&mut T, &[Bytes]) -> Result<(), Error> + Send + Sync + 'static,
 ) -> Result<(T, Result<(), Error>), Error> {
     let append = Arc::new(append);
     let mut chunks = content.into_stream();
-    let mut is_more = Ok(true);
-    while matches!(is_more, Ok(true)) {
-        let mut batch = Vec::new();
-        let mut batch_bytes = 0;
-        while batch_bytes < BATCH_BYTES && matches!(is_more, Ok(true)) {
-            is_more = chunks.try_next().await.map(|chunk| {
-                let is_there = chunk.is_some();
-                batch_bytes += chunk.as_ref().map_or(0, Bytes::len);
-                batch.extend(chunk);
-                is_there
-            });
-        }
+    let mut written = (target, Ok(()));
+    let (mut batch, mut is_more) = next_batch(&mut chunks).await;
+    // What came before the source broke off is written, too: a write that is continued later begins behind it.
+    while written.1.is_ok() && !batch.is_empty() {
         let append = Arc::clone(&append);
-        // What came before the source broke off is written, too: a write that is continued later begins behind it.
-        let appended;
-        (target, appended) = blocking(move || {
+        let mut target = written.0;
+        let writing = blocking(move || {
             let appended = append(&mut target, &batch);
             Ok((target, appended))
-        })
-        .await?;
-        is_more = is_more.and_then(|is_more| appended.map(|()| is_more));
+        });
+        if matches!(is_more, Ok(true)) {
+            let next;
+            (written, next) = tokio::try_join!(writing, async { Ok(next_batch(&mut chunks).await) })?;
+            (batch, is_more) = next;
+        } else {
+            written = writing.await?;
+            batch = Vec::new();
+        }
     }
-    Ok((target, is_more.map(drop)))
+    let (target, appended) = written;
+    Ok((target, appended.and(is_more.map(drop))))
+}
+
+/// Some chunks, and whether there may be more, or why there are no more.
+async fn next_batch(chunks: &mut BoxStream<'static, Result<Bytes, Error>>) -> (Vec<Bytes>, Result<bool, Error>) {
+    let mut batch = Vec::new();
+    let mut batch_bytes = 0;
+    let mut is_more = Ok(true);
+    while batch_bytes < BATCH_BYTES && matches!(is_more, Ok(true)) {
+        is_more = chunks.try_next().await.map(|chunk| {
+            let is_there = chunk.is_some();
+            batch_bytes += chunk.as_ref().map_or(0, Bytes::len);
+            batch.extend(chunk);
+            is_there
+        });
+    }
+    (batch, is_more)
 }
 
 fn read_batch(file: File, left: u64, path: &RemotePath) -> Result<(File, Bytes), Error> {
