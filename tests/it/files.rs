@@ -103,3 +103,26 @@ async fn a_transfer_leads_nowhere_but_where_it_is_granted() {
     let copied = host.get("files?connection=archive&op=transfer&path=/kept&target-connection=disk&target=/k").await;
     assert_eq!(copied.expect(200).json()["transferred"], 1);
 }
+
+#[tokio::test]
+async fn operators_see_what_services_do_with_their_connections() {
+    let host = start().await;
+    call(&host, "op=read&path=/a.txt").await.expect(200);
+    call(&host, "op=stat&path=/missing").await.problem(404);
+    let answer = host.admin("/metrics").await.expect(200);
+    assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let text = answer.text();
+    let value = |name: &str, labels: &[&str]| {
+        let has =
+            |line: &&str| line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label));
+        let line = text.lines().find(has).unwrap_or_else(|| panic!("no {name} {labels:?} in\n{text}"));
+        line.rsplit(' ').next().expect("a value").to_owned()
+    };
+    assert_eq!(value("wharf_service_invocations_total", &["service=\"files\""]), "2");
+    assert_eq!(value("wharf_service_in_flight", &["service=\"files\""]), "0");
+    let (disk, read) = ("connection=\"disk\"", "operation=\"read\"");
+    assert_eq!(value("wharf_connection_operations_total", &[disk, read, "outcome=\"ok\""]), "1");
+    assert_eq!(value("wharf_connection_bytes_total", &[disk, read, "type=\"local\""]), "7");
+    assert_eq!(value("wharf_connection_operation_seconds_count", &[disk, read]), "1");
+    assert_eq!(value("wharf_connection_operations_total", &[disk, "operation=\"stat\"", "outcome=\"not-found\""]), "1");
+}

@@ -143,7 +143,7 @@ async fn methods_that_make_no_sense_are_405_and_the_allowed_ones_are_named() {
     let mut client = host.connect().await;
     client.send("CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n").await;
     assert_eq!(client.answer().await.expect("an answer").status, 405);
-    for path in ["/healthz", "/readyz", "/api/v1/services"] {
+    for path in ["/healthz", "/readyz", "/metrics", "/api/v1/services"] {
         let answer = host.send(Host::client().post(host.admin_url(path))).await;
         answer.problem(405);
         assert_eq!(answer.header("allow"), "GET, HEAD", "{path}");

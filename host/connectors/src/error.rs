@@ -35,6 +35,26 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// The word for it in the contract with services, also in records and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NotFound => "not-found",
+            Self::AlreadyExists => "already-exists",
+            Self::Denied => "denied",
+            Self::Invalid => "invalid",
+            Self::TooLarge => "too-large",
+            Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+            Self::RateLimited => "rate-limited",
+            Self::Conflict => "conflict",
+            Self::Unsupported => "unsupported",
+            Self::Interrupted => "interrupted",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// How far the way to a remote was gone when an operation failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {

@@ -353,7 +353,7 @@ impl Origin {
         };
         let told = match &outcome {
             Ok((answer, _)) => answer.status().as_u16().to_string(),
-            Err(error) => format!("{:?}", error.kind()),
+            Err(error) => error.kind().word().to_owned(),
         };
         self.measure(started.elapsed(), &told);
         tracing::debug!(

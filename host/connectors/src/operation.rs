@@ -96,9 +96,9 @@ impl Operation {
 
     fn tell(&mut self, error: Option<&Error>) {
         self.is_over = true;
-        let outcome = error.map_or("ok".to_owned(), |error| format!("{:?}", error.kind()));
+        let outcome = error.map_or("ok", |error| error.kind().word());
         let step = error.and_then(Error::step).map(tracing::field::display);
-        self.measure(&outcome);
+        self.measure(outcome);
         let _invocation = self.span.enter();
         tracing::debug!(
             connection = self.shared.name,

@@ -1,4 +1,4 @@
-//! The operators' listener: health, readiness, and what is deployed. Changes nothing.
+//! The operators' listener: health, readiness, what is deployed, and what is counted. Changes nothing.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use wharf_runtime::{InvocationId, Response, Runtime, ServiceState, ServiceStatus
 
 use crate::config::Watch;
 use crate::listener::Answer;
-use crate::problem::{Problem, json};
+use crate::monitoring::{self, Metrics};
+use crate::problem::{Problem, json, text};
 
 const JSON: &str = "application/json";
 
@@ -18,6 +19,7 @@ const JSON: &str = "application/json";
 pub(crate) struct Admin {
     runtime: Runtime,
     configuration: Arc<Watch>,
+    metrics: Metrics,
     stopping: watch::Receiver<bool>,
 }
 
@@ -81,19 +83,25 @@ struct LastFailure {
 }
 
 impl Admin {
-    pub(crate) fn new(runtime: Runtime, configuration: Arc<Watch>, stopping: watch::Receiver<bool>) -> Self {
-        Self { runtime, configuration, stopping }
+    pub(crate) fn new(
+        runtime: Runtime,
+        configuration: Arc<Watch>,
+        metrics: Metrics,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self { runtime, configuration, metrics, stopping }
     }
 
     fn route(&self, method: &Method, path: &str) -> Result<Response, Problem> {
         let answer: fn(&Self, &str) -> Result<Response, Problem> = match path {
             "/healthz" => |_, _| Ok(json(StatusCode::OK, &Health { status: "ok" }, JSON)),
             "/readyz" => |admin, _| Ok(admin.readiness()),
+            "/metrics" => |admin, _| Ok(admin.metrics()),
             "/api/v1/services" => |admin, _| Ok(admin.services()),
             _ if path.starts_with("/api/v1/services/") => Self::service,
             _ => {
                 return Err(Problem::not_found(format!(
-                    "nothing is at {path}; there are /healthz, /readyz, /api/v1/services and /api/v1/services/NAME"
+                    "nothing is at {path}; there are /healthz, /readyz, /metrics, /api/v1/services and /api/v1/services/NAME"
                 )));
             }
         };
@@ -115,6 +123,10 @@ impl Admin {
         let ready = reason.is_none();
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         json(status, &Readiness { ready, pending: folder.pending, reason }, JSON)
+    }
+
+    fn metrics(&self) -> Response {
+        text(self.metrics.text(self.runtime.services()), monitoring::CONTENT_TYPE)
     }
 
     fn services(&self) -> Response {

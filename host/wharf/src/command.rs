@@ -19,7 +19,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
-use wharf_connectors::{Common, Config, Egress, Error, ErrorKind, Remote, RemotePath, chain, local};
+use wharf_connectors::{Common, Config, Egress, Error, Remote, RemotePath, chain, local};
 
 use crate::config::{Configuration, ConfigurationError, Overrides};
 
@@ -107,28 +107,11 @@ impl CommandError {
 /// An error of a connector for programs: the words are those of the contract with guests.
 fn operation_json(error: &Error) -> Value {
     json!({
-        "kind": kind_word(error.kind()),
+        "kind": error.kind().word(),
         "step": error.step().map(|step| step.to_string()),
         "retry_after_seconds": error.retry_after().map(|wait| wait.as_secs()),
         "message": chain(error),
     })
-}
-
-fn kind_word(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::NotFound => "not-found",
-        ErrorKind::AlreadyExists => "already-exists",
-        ErrorKind::Denied => "denied",
-        ErrorKind::Invalid => "invalid",
-        ErrorKind::TooLarge => "too-large",
-        ErrorKind::Timeout => "timeout",
-        ErrorKind::Unavailable => "unavailable",
-        ErrorKind::RateLimited => "rate-limited",
-        ErrorKind::Conflict => "conflict",
-        ErrorKind::Unsupported => "unsupported",
-        ErrorKind::Interrupted => "interrupted",
-        ErrorKind::Internal => "internal",
-    }
 }
 
 /// What every command on connections takes.

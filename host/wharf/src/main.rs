@@ -6,6 +6,7 @@ mod command;
 mod config;
 mod door;
 mod listener;
+mod monitoring;
 mod problem;
 
 use std::io::Write;
@@ -28,6 +29,7 @@ use command::{DEFAULT_CONFIGURATION, Outcome, Setting};
 use config::{Configuration, LogFormat, Overrides};
 use door::{BodyLimits, Door};
 use listener::{Listener, ListenerSettings};
+use monitoring::Metrics;
 
 /// Operators' requests are small and few.
 const ADMIN_CONNECTIONS_MAX: usize = 100;
@@ -208,6 +210,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
     let services = configuration.host.runtime.services_folder.clone();
     std::fs::create_dir_all(&services)
         .with_context(|| format!("the folder of services {} cannot be made", services.display()))?;
+    let metrics = Metrics::start()?;
     let runtime = Runtime::start(configuration.host.runtime.clone(), configuration.live.clone())?;
     let applied = runtime.clone();
     let following = Arc::new(config::watch(configuration, move |live| applied.apply(live)));
@@ -219,7 +222,7 @@ async fn serve(configuration: Configuration) -> anyhow::Result<()> {
 
     let limits = BodyLimits { bytes_max: http.body_bytes_max, stall_max: http.body_timeout };
     let door = Arc::new(Door::new(runtime.clone(), limits));
-    let admin = Arc::new(Admin::new(runtime.clone(), Arc::clone(&following), stopped.clone()));
+    let admin = Arc::new(Admin::new(runtime.clone(), Arc::clone(&following), metrics, stopped.clone()));
     let invocations = tokio::spawn(public.serve(door, stopped.clone()));
     // Operators are answered until the last invocation has ended.
     let (stop_operators, operators_stopped) = watch::channel(false);

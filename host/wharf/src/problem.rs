@@ -70,8 +70,18 @@ pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T, content_type: &'
     // Only maps with keys that are not text cannot be written; no answer has one.
     let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
     text.push(b'\n');
-    let mut response = Response::new(Body::from_bytes(text));
+    let mut response = plain(text, content_type);
     *response.status_mut() = status;
+    response
+}
+
+/// An answer in text of some form.
+pub(crate) fn text(text: String, content_type: &'static str) -> Response {
+    plain(text.into_bytes(), content_type)
+}
+
+fn plain(content: Vec<u8>, content_type: &'static str) -> Response {
+    let mut response = Response::new(Body::from_bytes(content));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
