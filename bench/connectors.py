@@ -300,6 +300,7 @@ def bench_many_files(report, count):
         with relay_host(place, *connections) as host:
             mine, answer = call(
                 host, op="transfer", connection="partner", path="/many", target_connection="team", target="/ours",
+                verify="size", resume="no",
             )
         if answer["transferred"] != count:
             raise SystemExit(f"bench: {answer['transferred']} of {count} files were transferred")

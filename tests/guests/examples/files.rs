@@ -2,11 +2,11 @@
 //!
 //! `op` is the name of an operation, `pages` for `open-listing`, `transfer`, or `relay`, which writes to `path` what it
 //! reads at `source` on `source-connection`; further parameters are `connection`, `path`, `target` (rename, copy,
-//! transfer), `target-connection` and `move` (transfer), `if-exists` (fail, replace, rename), `offset` and `length`
-//! (read), `modified` in seconds (set-modified, write-with), `include` (walk, transfer), `abandon` (create: drop the
-//! upload unfinished). Reading answers with the content itself. The content of `write` is the request's body, handed on
-//! unread; that of `create` goes through this guest's memory. An error is passed on; with `errors=json` it is answered
-//! as `{"error": {"code", "message"}}`.
+//! transfer), `target-connection`, `move`, `verify=size` and `resume=no` (transfer), `if-exists` (fail, replace,
+//! rename), `offset` and `length` (read), `modified` in seconds (set-modified, write-with), `include` (walk, transfer),
+//! `abandon` (create: drop the upload unfinished). Reading answers with the content itself. The content of `write` is
+//! the request's body, handed on unread; that of `create` goes through this guest's memory. An error is passed on; with
+//! `errors=json` it is answered as `{"error": {"code", "message"}}`.
 
 use serde_json::{Value, json};
 use wharf_test_guests::bindings::wasi::clocks::wall_clock::Datetime;
@@ -87,9 +87,12 @@ fn operate(request: Request) -> Result<Response, Error> {
             let options = TransferOptions {
                 if_present: IfPresent::Replace,
                 filter: filter(&request),
-                verification: Verification::Content,
+                verification: match parameter(&request, "verify") {
+                    Some("size") => Verification::Size,
+                    _ => Verification::Content,
+                },
                 delete_source: parameter(&request, "move").is_some(),
-                resume: true,
+                resume: parameter(&request, "resume") != Some("no"),
                 keep_modified: true,
                 parallel: 0,
             };
