@@ -27,7 +27,7 @@ check: ## Check form, lints, documentation, licences and known vulnerabilities
 	@scripts/setup check
 	@scripts/check
 
-bench: guests ## Measure the host against its peers (half an hour, the first time longer)
+bench: guests ## Measure the host against its peers (20 minutes, the first time longer)
 	@scripts/setup servers bench
 	cargo build --release --package wharf --package dropbox-emulator
 	bench/bench.py
