@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wasmparser::{Parser, Payload};
-use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{
+    Config, Engine, EngineWeak, Instance, InstanceAllocationStrategy, Module, PoolingAllocationConfig, Store,
+};
 
 use crate::settings::RuntimeSettings;
 
@@ -41,9 +43,16 @@ const TABLES_PER_COMPONENT_MAX: u32 = 64;
 const INSTANCE_METADATA_BYTES_MAX: usize = 10 * 1024 * 1024;
 
 /// Memories given back to the kernel by one call. Each call stops every processor that runs the host, to make it forget
-/// the pages: with 16 instead of 1, half as many requests again are served. Memories that wait for it, less than so many
-/// for each processor, stay as large as their instances left them.
+/// the pages: with 16 instead of 1, half as many requests again are served. Less than so many wait for it on each
+/// processor, as large as their instances left them; a large one does not wait.
 const MEMORIES_GIVEN_BACK_AT_ONCE: usize = 16;
+
+/// A larger memory is given back at once: what waits is less than 64 MiB for each processor.
+const WAITING_MEMORY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The smallest module with a memory (WebAssembly core specification, section 5.5): its one section says that there is
+/// one memory, of at least one page.
+const MODULE_OF_ONE_PAGE: &[u8] = b"\0asm\x01\0\0\0\x05\x03\x01\x00\x01";
 
 /// How the memory of an instance gets what its component puts there. Fixed when the component is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +87,8 @@ impl InitialMemory {
 /// The engines, one for each form of initial memory, and the thread that advances their epochs for as long as they
 /// exist.
 pub(crate) struct GuestEngines {
-    pub(crate) mapped: Engine,
-    pub(crate) copied: Engine,
+    pub(crate) mapped: GuestEngine,
+    pub(crate) copied: GuestEngine,
     _ticker: Ticker,
 }
 
@@ -90,7 +99,38 @@ impl GuestEngines {
         let mapped = with_largest_pool(settings, InitialMemory::Mapped)?;
         let copied = with_largest_pool(settings, InitialMemory::Copied)?;
         let ticker = Ticker::start([mapped.weak(), copied.weak()])?;
-        Ok(Self { mapped, copied, _ticker: ticker })
+        let one_page = Module::new(&copied, MODULE_OF_ONE_PAGE)?;
+        Ok(Self {
+            mapped: GuestEngine { engine: mapped, one_page: None },
+            copied: GuestEngine { engine: copied, one_page: Some(one_page) },
+            _ticker: ticker,
+        })
+    }
+}
+
+/// An engine. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct GuestEngine {
+    pub(crate) engine: Engine,
+    /// Where memories wait to be given back: the module by which the number is reached for which they wait.
+    one_page: Option<Module>,
+}
+
+impl GuestEngine {
+    /// To be called on the thread that dropped an instance with memories of so many bytes, right after that: where they
+    /// are large and would wait, they are given back now. The engine has no other way to ask for it.
+    pub(crate) fn dropped(&self, memory_bytes: usize) {
+        let Some(one_page) = &self.one_page else { return };
+        if memory_bytes <= WAITING_MEMORY_BYTES_MAX {
+            return;
+        }
+        let mut store = Store::new(&self.engine, ());
+        for _ in 0..MEMORIES_GIVEN_BACK_AT_ONCE {
+            // Without room for another instance the engine gives back what waits by itself.
+            if Instance::new(&mut store, one_page, &[]).is_err() {
+                return;
+            }
+        }
     }
 }
 

@@ -11,12 +11,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use wasmtime::{Engine, Store};
 use wasmtime_wasi::p2::bindings::{Command, CommandPre};
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::{p2, p3};
 
-use crate::guest::Guest;
+use crate::engine::GuestEngine;
+use crate::guest::{Guest, GuestStore};
 use crate::imports::bindings::{Service as Handler, ServicePre as HandlerPre};
 
 pub(crate) use call::{Call, Outcome, Reporter};
@@ -54,7 +54,7 @@ impl fmt::Display for ContentHash {
 pub(crate) struct Generation {
     pub(crate) content: ContentHash,
     pub(crate) component_bytes: u64,
-    engine: Engine,
+    engine: GuestEngine,
     export: Export,
     idle: Mutex<Vec<IdleInstance>>,
     /// Becomes true when the time for requests in flight is over.
@@ -90,7 +90,7 @@ enum Instance {
 
 /// A live instance and how many invocations it may still serve.
 struct Live {
-    store: Store<Guest>,
+    store: GuestStore,
     instance: Instance,
     uses_left: u32,
 }
@@ -101,7 +101,7 @@ struct IdleInstance {
 }
 
 impl Generation {
-    fn new(content: ContentHash, component_bytes: u64, engine: Engine, export: Export) -> Self {
+    fn new(content: ContentHash, component_bytes: u64, engine: GuestEngine, export: Export) -> Self {
         Self { content, component_bytes, engine, export, idle: Mutex::default(), drained: watch::Sender::new(false) }
     }
 

@@ -1,15 +1,17 @@
 //! What the host keeps for one instance of a guest: its resources, its limits, its view of WASI, and the invocation
 //! that it serves at the moment. Knows no particular interface of ours; those are in [`crate::imports`].
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use tokio::time::Instant;
 use wasmtime::component::ResourceTable;
-use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::Shared;
+use crate::engine::GuestEngine;
 use crate::imports::outgoing::OutgoingHttp;
 use crate::invocation::InvocationId;
 use crate::lane::SliceClock;
@@ -82,10 +84,10 @@ impl Guest {
     /// A store for one instance. `program` is the input and output of a guest that is a plain program; for others
     /// input is empty and output goes to the log.
     pub(crate) fn store(
-        engine: &Engine,
+        engine: &GuestEngine,
         surroundings: Arc<Surroundings>,
         program: Option<(ProgramInput, ProgramOutput)>,
-    ) -> Store<Self> {
+    ) -> GuestStore {
         let memory_bytes_max = surroundings.settings.service(&surroundings.service).memory_bytes_max;
         let output = GuestOutput::new(Arc::clone(&surroundings.service), surroundings.id.clone());
         // Clocks and random numbers are what this context gives; no file system, no environment, no sockets.
@@ -111,7 +113,7 @@ impl Guest {
             http: WasiHttpCtx::new(),
             limits: InstanceLimits { memory_bytes: 0, memory_bytes_max, table_elements: 0, refused: false },
         };
-        let mut store = Store::new(engine, guest);
+        let mut store = Store::new(&engine.engine, guest);
         store.limiter(|guest| &mut guest.limits);
         store.set_hostcall_fuel(CALL_BYTES_MAX);
         // At each tick of the epoch a computing guest comes here. One that has had its slice makes room.
@@ -123,7 +125,7 @@ impl Guest {
             })
         });
         store.set_epoch_deadline(1);
-        store
+        GuestStore { store, after: AfterStore { engine: engine.clone(), memory_bytes: 0 } }
     }
 
     /// Prepares a reused instance for its next invocation.
@@ -141,6 +143,45 @@ impl Guest {
     /// The memory limit, when the instance was refused more.
     pub(crate) fn memory_limit_reached(&self) -> Option<u64> {
         self.limits.refused.then_some(self.limits.memory_bytes_max)
+    }
+}
+
+/// A store, and what follows when it is dropped, be it in the middle of a call.
+pub(crate) struct GuestStore {
+    // Dropped in this order.
+    store: Store<Guest>,
+    after: AfterStore,
+}
+
+/// Tells the engine that the store is gone.
+struct AfterStore {
+    engine: GuestEngine,
+    memory_bytes: usize,
+}
+
+impl Deref for GuestStore {
+    type Target = Store<Guest>;
+
+    fn deref(&self) -> &Store<Guest> {
+        &self.store
+    }
+}
+
+impl DerefMut for GuestStore {
+    fn deref_mut(&mut self) -> &mut Store<Guest> {
+        &mut self.store
+    }
+}
+
+impl Drop for GuestStore {
+    fn drop(&mut self) {
+        self.after.memory_bytes = self.store.data().limits.memory_bytes;
+    }
+}
+
+impl Drop for AfterStore {
+    fn drop(&mut self) {
+        self.engine.dropped(self.memory_bytes);
     }
 }
 

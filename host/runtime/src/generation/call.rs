@@ -305,7 +305,7 @@ async fn drive_program(
             let Instance::Program(program) = instantiate_to_serve(generation, &mut store).await? else {
                 return Err(Failure::new(FailureKind::Internal, "the instance is not a program"));
             };
-            match program.wasi_cli_run().call_run(&mut store).await {
+            match program.wasi_cli_run().call_run(&mut *store).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(())) => Err(exit(1)),
                 Err(error) => match error.downcast_ref::<I32Exit>() {

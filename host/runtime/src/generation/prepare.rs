@@ -13,7 +13,7 @@ use wasmtime_wasi_http::{p2, p3};
 use super::{ContentHash, Export, Generation};
 use crate::StartError;
 use crate::code_cache::CodeCache;
-use crate::engine::{GuestEngines, InitialMemory};
+use crate::engine::{GuestEngine, GuestEngines, InitialMemory};
 use crate::guest::{Guest, Surroundings};
 use crate::imports;
 use crate::imports::bindings::ServicePre as HandlerPre;
@@ -66,15 +66,15 @@ pub(crate) enum PrepareError {
 
 /// What components with one form of initial memory are prepared with.
 struct Kit {
-    engine: Engine,
+    engine: GuestEngine,
     linker: Linker<Guest>,
     cache: CodeCache,
 }
 
 impl Kit {
-    fn new(engine: &Engine, compiled_folder: &Path) -> Result<Arc<Self>, StartError> {
-        let linker = imports::linker(engine).map_err(StartError::Engine)?;
-        let cache = CodeCache::open(compiled_folder, engine)?;
+    fn new(engine: &GuestEngine, compiled_folder: &Path) -> Result<Arc<Self>, StartError> {
+        let linker = imports::linker(&engine.engine).map_err(StartError::Engine)?;
+        let cache = CodeCache::open(compiled_folder, &engine.engine)?;
         Ok(Arc::new(Self { engine: engine.clone(), linker, cache }))
     }
 }
@@ -124,13 +124,16 @@ impl Preparation {
     ) -> Result<Generation, PrepareError> {
         let component_bytes = bytes.len() as u64;
         let (kit, component) = self.component(&content, bytes).await?;
-        let unknown: Vec<String> =
-            component.component_type().imports(&kit.engine).filter_map(|(name, _)| why_not_offered(name)).collect();
+        let unknown: Vec<String> = component
+            .component_type()
+            .imports(&kit.engine.engine)
+            .filter_map(|(name, _)| why_not_offered(name))
+            .collect();
         if !unknown.is_empty() {
             return Err(PrepareError::UnknownImports(unknown));
         }
         let linked = kit.linker.instantiate_pre(&component).map_err(PrepareError::Link)?;
-        let export = choose_export(&kit.engine, &component, linked)?;
+        let export = choose_export(&kit.engine.engine, &component, linked)?;
         component.initialize_copy_on_write_image().map_err(PrepareError::Instantiate)?;
         let generation = Generation::new(content, component_bytes, kit.engine.clone(), export);
         let tested = generation.instantiate_in_test(test_surroundings);
@@ -153,7 +156,7 @@ impl Preparation {
                 InitialMemory::Mapped => Arc::clone(&this.mapped),
                 InitialMemory::Copied => Arc::clone(&this.copied),
             };
-            let loaded = kit.cache.load(&kit.engine, &name);
+            let loaded = kit.cache.load(&kit.engine.engine, &name);
             (kit, loaded, bytes)
         };
         let (kit, loaded, bytes) = tokio::task::spawn_blocking(load).await.map_err(|_| PrepareError::Stopping)?;
@@ -164,7 +167,7 @@ impl Preparation {
         let _compiling = self.compilations.acquire().await.map_err(|_| PrepareError::Stopping)?;
         let (this, name) = (Arc::clone(self), content.clone());
         let compile = move || {
-            let compiled = this.compiler_threads.install(|| kit.cache.compile(&kit.engine, &name, &bytes));
+            let compiled = this.compiler_threads.install(|| kit.cache.compile(&kit.engine.engine, &name, &bytes));
             compiled.map(|component| (kit, component))
         };
         let compiled = tokio::task::spawn_blocking(compile).await.map_err(|_| PrepareError::Stopping)?;
