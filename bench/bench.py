@@ -39,7 +39,7 @@ def main():
         "they are taken from runs in turns.\n\n"
         f"- Date: {datetime.date.today().isoformat()}\n- Machine: {machine()}\n"
         f"- Peers: {version('wasmtime', '--version')} (`serve -Scli`), {version('rclone', 'version')}, "
-        f"{version('lftp', '--version').split(' | ')[1]}, {version('curl', '--version').split(' (')[0]}, "
+        f"{version('lftp', '--version').split(' | ')[1].replace('Version', 'lftp')}, {version('curl', '--version').split(' (')[0]}, "
         f"{version('ssh', '-V').split(',')[0]}\n"
     ]
     for chapter, parts in chapters.items():
