@@ -16,6 +16,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 from common import PATIENCE_S, REPOSITORY, Host, built, environment, eventually, get, tool
 
@@ -189,6 +190,11 @@ def rclone(server, port, protocol):
     return {**common, "RCLONE_CONFIG_THERE_KEY_FILE": server.facts["key"]}
 
 
+def rclone_both_ways(there, near, far, down):
+    copied = lambda source, target: run([tool("rclone"), "copyto", "--ignore-times", source, target], there)
+    return lambda: copied(near, f"there:{far}"), lambda: copied(f"there:{far}", down)
+
+
 def sftp_peers(server, port, place, near, far):
     """Upload and download with each peer: from `near` to `far`, and back to `near`.down."""
     down = f"{near}.down"
@@ -206,14 +212,10 @@ def sftp_peers(server, port, place, near, far):
         tool("lftp"), "-c",
         f'set sftp:connect-program "{ssh}"; set net:timeout 60; open -u alice,x sftp://127.0.0.1:{port}; {action}',
     ]
-    there = rclone(server, port, "sftp")
     return {
         "OpenSSH sftp": (lambda: run(sftp("up")), lambda: run(sftp("down"))),
         "lftp": (lambda: run(lftp(f"put {near} -o {far}")), lambda: run(lftp(f"get {far} -o {down}"))),
-        "rclone": (
-            lambda: run([tool("rclone"), "copyto", "--ignore-times", near, f"there:{far}"], there),
-            lambda: run([tool("rclone"), "copyto", "--ignore-times", f"there:{far}", down], there),
-        ),
+        "rclone": rclone_both_ways(rclone(server, port, "sftp"), near, far, down),
     }
 
 
@@ -221,14 +223,10 @@ def ftp_peers(server, port, place, near, far):
     down = f"{near}.down"
     url = f"ftp://alice:secret@127.0.0.1:{port}{far}"
     lftp = lambda action: [tool("lftp"), "-c", f"set ftp:ssl-allow no; open -u alice,secret ftp://127.0.0.1:{port}; {action}"]
-    there = rclone(server, port, "ftp")
     return {
         "curl": (lambda: run([tool("curl"), "-sS", "-T", near, url]), lambda: run([tool("curl"), "-sS", "-o", down, url])),
         "lftp": (lambda: run(lftp(f"put {near} -o {far}")), lambda: run(lftp(f"get {far} -o {down}"))),
-        "rclone": (
-            lambda: run([tool("rclone"), "copyto", "--ignore-times", near, f"there:{far}"], there),
-            lambda: run([tool("rclone"), "copyto", "--ignore-times", f"there:{far}", down], there),
-        ),
+        "rclone": rclone_both_ways(rclone(server, port, "ftp"), near, far, down),
     }
 
 
@@ -324,8 +322,6 @@ def bench_many_files(report, count):
 
 def growth_during(host, work):
     """How far the host's memory rises above what it was, in MiB, while the work is done on another thread."""
-    from concurrent.futures import ThreadPoolExecutor
-
     before = host.resident_kib()
     most = before
     with ThreadPoolExecutor(1) as pool:

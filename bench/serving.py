@@ -73,18 +73,27 @@ def in_turns(ours, theirs, connections, rounds, seconds):
     return [{key: statistics.median(run[key] for run in runs) for key in runs[0]} for runs in results]
 
 
+def report_rates(report, what, host, peer, rounds, seconds, least):
+    """Loads both with 32 connections, and reports the ratio of their requests per second."""
+    ours, theirs = in_turns(host.url("hello"), peer.url, 32, rounds, seconds)
+    ratio = ours["rate"] / theirs["rate"]
+    report.add(
+        f"{what}, 32 connections",
+        f"{ours['rate']:,.0f} against {theirs['rate']:,.0f} requests/s, ratio {ratio:.2f}",
+        f"at least {least:.1f}", ratio >= least,
+    )
+
+
+def deploy_hello(host):
+    host.deploy("hello", HELLO.read_bytes())
+    eventually("hello", lambda: get(host.http, "/invoke/hello")[0] == 200)
+
+
 def bench_fresh(report, rounds, seconds):
     with tempfile.TemporaryDirectory() as folder, Host(folder) as host:
-        host.deploy("hello", HELLO.read_bytes())
-        eventually("hello", lambda: get(host.http, "/invoke/hello")[0] == 200)
+        deploy_hello(host)
         with Peer(HELLO) as peer:
-            ours, theirs = in_turns(host.url("hello"), peer.url, 32, rounds, seconds)
-            ratio = ours["rate"] / theirs["rate"]
-            report.add(
-                "fresh instance each, 32 connections",
-                f"{ours['rate']:,.0f} against {theirs['rate']:,.0f} requests/s, ratio {ratio:.2f}",
-                "at least 2.0", ratio >= 2,
-            )
+            report_rates(report, "fresh instance each", host, peer, rounds, seconds, least=2)
             ours, theirs = in_turns(host.url("hello"), peer.url, 1, rounds, seconds)
             report.add(
                 "fresh instance each, 1 connection",
@@ -97,16 +106,9 @@ def bench_fresh(report, rounds, seconds):
 def bench_reuse(report, rounds, seconds):
     settings = '[services.hello]\nreuse = 1000\n'
     with tempfile.TemporaryDirectory() as folder, Host(folder, settings) as host:
-        host.deploy("hello", HELLO.read_bytes())
-        eventually("hello", lambda: get(host.http, "/invoke/hello")[0] == 200)
+        deploy_hello(host)
         with Peer(HELLO, "--max-instance-reuse-count=1000") as peer:
-            ours, theirs = in_turns(host.url("hello"), peer.url, 32, rounds, seconds)
-            ratio = ours["rate"] / theirs["rate"]
-            report.add(
-                "an instance reused 1,000 times, 32 connections",
-                f"{ours['rate']:,.0f} against {theirs['rate']:,.0f} requests/s, ratio {ratio:.2f}",
-                "at least 1.0", ratio >= 1,
-            )
+            report_rates(report, "an instance reused 1,000 times", host, peer, rounds, seconds, least=1)
 
 
 def variant(number):
@@ -134,8 +136,7 @@ def bench_deploy(report, rounds):
 
 def bench_interpreted(report, seconds):
     with tempfile.TemporaryDirectory() as folder, Host(folder) as host:
-        host.deploy("hello", HELLO.read_bytes())
-        eventually("hello", lambda: get(host.http, "/invoke/hello")[0] == 200)
+        deploy_hello(host)
         # A moderate load: one connection, so that the machine is not busy already.
         usual = statistics.median(wrk(host.url("hello"), 1, seconds)["p99"] for _ in range(3))
         begun = host.deploy("python", PYTHON.read_bytes())
