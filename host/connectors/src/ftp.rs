@@ -163,7 +163,9 @@ impl Ftp {
 
     /// Sends a command that a caller has written. Afterwards the session is kept only if it is as it was before.
     pub(crate) async fn raw(&self, command: &str, is_harmless: bool) -> Result<RawReply, Error> {
-        let (mut session, _) = self.pool.take().await?;
+        let mut session = self.pool.take().await?;
+        // Its reply may have names.
+        session.features().await?;
         let reply = session.command(command).await?;
         let raw = RawReply { code: reply.code, lines: reply.lines(session.encoding()) };
         if is_harmless {
@@ -177,8 +179,8 @@ impl Ftp {
     /// What the server lists in reply to `FEAT`.
     pub(crate) async fn features(&self) -> Result<Vec<String>, Error> {
         let root = RemotePath::root();
-        let (session, ()) = self.first(&root, |session, _| Box::pin(noop(session))).await?;
-        let features = session.features().to_vec();
+        let (mut session, ()) = self.first(&root, |session, _| Box::pin(noop(session))).await?;
+        let features = session.features().await?.to_vec();
         self.pool.put(session);
         Ok(features)
     }
@@ -198,9 +200,9 @@ impl Ftp {
     /// Begins an operation with a question that changes nothing. When a connection from the pool turns out to be
     /// closed, the question is asked once more on a new one.
     async fn first<T>(&self, path: &RemotePath, ask: Question<T>) -> Result<(Session, T), Error> {
-        let (mut session, is_reused) = self.pool.take().await?;
+        let mut session = self.pool.take().await?;
         let mut answer = ask(&mut session, path).await;
-        if answer.is_err() && is_reused && session.is_closed_unanswered() {
+        if answer.is_err() && session.is_closed_unanswered() {
             session = self.pool.connect().await?;
             answer = ask(&mut session, path).await;
         }
@@ -229,8 +231,8 @@ impl Backend for Ftp {
 
     async fn ping(&self) -> Result<Facts, Error> {
         let root = RemotePath::root();
-        let (session, ()) = self.first(&root, |session, _| Box::pin(noop(session))).await?;
-        let facts = session.about();
+        let (mut session, ()) = self.first(&root, |session, _| Box::pin(noop(session))).await?;
+        let facts = session.about().await?;
         self.pool.put(session);
         Ok(facts)
     }
@@ -293,7 +295,11 @@ impl Backend for Ftp {
             None => temporary::name_for(path.name()),
         };
         let temporary = folder.join(&name)?;
-        let session = self.target("write", path, options.if_exists).await?;
+        let session = match options.if_exists {
+            // What is in the way of a rename that replaces is told by the rename.
+            IfExists::Replace => self.pool.take().await?,
+            if_exists => self.target("write", path, if_exists).await?,
+        };
         let upload = Upload::new(Arc::clone(&self.pool), session, temporary);
         upload.run(path, Source::Content(content), options).await
     }
@@ -345,8 +351,8 @@ impl Backend for Ftp {
         if_exists: IfExists,
     ) -> Result<Option<Entry>, Error> {
         let Some(folder) = target.parent() else { return Err(is_a_folder("copy to", target)) };
-        let (session, found) = self.look(source).await?;
-        let can_copy = session.has("SITE COPY");
+        let (mut session, found) = self.look(source).await?;
+        let can_copy = session.has("SITE COPY").await?;
         self.pool.put(session);
         match found.map(|entry| entry.kind) {
             None => return Err(not_there("copy", source)),

@@ -60,7 +60,7 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// Connects, secures the connection, logs in and learns what the server can do, all within the connect timeout.
+    /// Connects, secures the connection and logs in, all within the connect timeout.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<Session, Error> {
         let deadline = Instant::now() + self.connect_timeout;
         let resolved = self.egress.resolve(&self.config.host, self.config.port);
@@ -86,7 +86,7 @@ impl Dialer {
         });
         let stream = stream.active_mode(self.connect_timeout);
         let mut session = Session::new(Arc::clone(self), stream, data_port, handshakes);
-        let prepared = session.prepare(deadline);
+        let prepared = session.prepare();
         let prepared = self.by(deadline, "logging in", prepared).await.map_err(|error| error.at(Step::Login))?;
         prepared.map_err(|error| error.at(Step::Command))?;
         Ok(session)

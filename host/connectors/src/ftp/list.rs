@@ -1,15 +1,23 @@
-//! A listing on its way from the server, page by page, in memory that does not grow with it.
+//! A listing on its way from the server, line by line and page by page, in memory that does not grow with it.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, StreamExt};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::time::timeout;
 
-use super::listing::Line;
+use super::encoding::Encoding;
+use super::listing::{self, Line, Listed};
 use super::pool::Pool;
-use super::session::{Lines, Session};
+use super::session::{Session, Transfer};
 use crate::backend::{Entry, Pages};
+use crate::content::CHUNK_BYTES;
 use crate::error::{Error, ErrorKind};
-use crate::path::RemotePath;
+use crate::path::{PATH_BYTES_MAX, RemotePath};
+
+/// Longest line of a listing: a path as long as can be and as much again for what is told of it.
+const LINE_BYTES_MAX: usize = 2 * PATH_BYTES_MAX;
 
 /// Entries of one page of a listing.
 const PAGE_ENTRIES: usize = 256;
@@ -81,5 +89,86 @@ impl Listing {
         if self.left_out <= LEFT_OUT_TOLD_MAX {
             tracing::warn!(folder = %self.folder, line, "left an entry out of a listing: it has no valid name");
         }
+    }
+}
+
+/// The two forms of a listing.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    Machine,
+    Human,
+}
+
+/// The lines of a listing as they arrive.
+pub(super) struct Lines {
+    reader: BufReader<Transfer>,
+    form: Form,
+    encoding: Encoding,
+    now: SystemTime,
+}
+
+impl Lines {
+    pub(super) fn new(transfer: Transfer, form: Form, encoding: Encoding) -> Self {
+        let reader = BufReader::with_capacity(CHUNK_BYTES, transfer);
+        Self { reader, form, encoding, now: SystemTime::now() }
+    }
+
+    /// The next line without its end; `None` after the last.
+    pub(super) async fn next(&mut self, limit: Duration) -> Result<Option<Vec<u8>>, Error> {
+        let mut line = Vec::new();
+        loop {
+            let available = match timeout(limit, self.reader.fill_buf()).await {
+                Ok(Ok(available)) => available,
+                // An end that TLS did not announce: between two lines the server's verdict decides.
+                Ok(Err(error)) if line.is_empty() && error.kind() == std::io::ErrorKind::UnexpectedEof => &[],
+                Ok(Err(error)) => {
+                    return Err(Error::new(ErrorKind::Interrupted, "an FTP listing broke off").with_source(error));
+                }
+                Err(_) => {
+                    let message = format!("an FTP listing did not go on within {limit:?}");
+                    return Err(Error::new(ErrorKind::Timeout, message));
+                }
+            };
+            if available.is_empty() {
+                return Ok((!line.is_empty()).then_some(line));
+            }
+            let (length, used) = match available.iter().position(|byte| *byte == b'\n') {
+                Some(end) => (end, end + 1),
+                None => (available.len(), available.len()),
+            };
+            if line.len() + length > LINE_BYTES_MAX {
+                return Err(Error::new(
+                    ErrorKind::TooLarge,
+                    format!("an FTP listing has a line of more than {LINE_BYTES_MAX} bytes"),
+                ));
+            }
+            line.extend_from_slice(&available[..length]);
+            self.reader.consume(used);
+            if used > length {
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                return Ok(Some(line));
+            }
+        }
+    }
+
+    /// What a line says.
+    pub(super) fn read(&self, line: &[u8]) -> Line {
+        let line = self.encoding.text(line);
+        match self.form {
+            Form::Machine => listing::machine_line(&line),
+            Form::Human => listing::human_line(&line, self.now),
+        }
+    }
+
+    pub(super) fn into_transfer(self) -> Transfer {
+        self.reader.into_inner()
+    }
+}
+
+impl Listed {
+    pub(super) fn at(self, path: RemotePath) -> Entry {
+        Entry { path, kind: self.kind, size: self.size, modified: self.modified, revision: None }
     }
 }

@@ -37,17 +37,17 @@ impl Pool {
         })
     }
 
-    /// A session that was used before and seems to be alive, or a new one; `true` for the former.
-    pub(super) async fn take(&self) -> Result<(Session, bool), Error> {
+    /// A session that was used before and seems to be alive, or a new one.
+    pub(super) async fn take(&self) -> Result<Session, Error> {
         while let Some((since, mut session)) = self.pop() {
             let idle_for = since.elapsed();
             if session.age() >= self.life_time {
                 tokio::spawn(session.quit());
             } else if idle_for < self.idle_timeout && session.is_usable(idle_for).await {
-                return Ok((session, true));
+                return Ok(session);
             }
         }
-        Ok((self.connect().await?, false))
+        self.connect().await
     }
 
     /// A new session.

@@ -2,36 +2,31 @@
 //!
 //! Every wait has an end: after a timeout, a broken connection or an answer that fits no question the session is out
 //! of step and is not used again. A reply that refuses is not an error here but a value, because what it means depends
-//! on the operation. Knows no pool and no contract.
+//! on the operation. Which commands the server knows is in `commands`. Knows no pool and no contract.
+
+mod commands;
 
 use std::io::ErrorKind as ErrorKindOfIo;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
 use suppaftp::tokio::TransferStream;
 use suppaftp::types::FileType;
 use suppaftp::{FtpError, FtpResult, Mode, Status};
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 
 use super::Passive;
 use super::dialer::{DataPort, Dialer, Stage};
 use super::encoding::Encoding;
-use super::hashes;
-use super::listing::{self, Line, Listed};
 use super::reply::Reply;
 use super::secure::{ControlStream, Handshakes, Secured};
-use crate::backend::{Checksum, Entry, EntryKind, Facts};
-use crate::content::CHUNK_BYTES;
 use crate::error::{Error, ErrorKind, Step};
-use crate::path::{PATH_BYTES_MAX, RemotePath};
+use crate::path::RemotePath;
+use commands::Abilities;
 
 /// An open data connection.
 pub(super) type Transfer = TransferStream<Secured>;
-
-/// Longest line of a listing: a path as long as can be and as much again for what is told of it.
-const LINE_BYTES_MAX: usize = 2 * PATH_BYTES_MAX;
 
 /// A connection that was idle for so long is asked whether it is still there before it is used: when a firewall has
 /// forgotten it, the first command would wait for its timeout.
@@ -52,32 +47,8 @@ const NOOPS_OWED_MAX: u32 = 100;
 /// How long a server may take to say why it ended the handshake of a data connection.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What one fact about a server may take in a log line or an answer.
-const FACT_CHARS_MAX: usize = 500;
-
 /// How long a farewell may take.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What the server told in reply to `FEAT` (RFC 2389) and `SYST`.
-#[derive(Default)]
-struct Abilities {
-    /// As the server lists them.
-    features: Vec<String>,
-    /// `MLST` and `MLSD` (RFC 3659, section 7).
-    machine_listings: bool,
-    /// `LIST` takes the options of `ls`.
-    unix_options: bool,
-    /// What the server says it is, where it was asked.
-    system: Option<String>,
-}
-
-impl Abilities {
-    fn has(&self, name: &str) -> bool {
-        self.features
-            .iter()
-            .any(|feature| feature.split([' ', ';']).next().is_some_and(|word| word.eq_ignore_ascii_case(name)))
-    }
-}
 
 /// A control connection that is logged in.
 pub(super) struct Session {
@@ -86,7 +57,8 @@ pub(super) struct Session {
     data_port: Arc<DataPort>,
     /// Of the connection and its data connections, when they are encrypted.
     handshakes: Option<Arc<Handshakes>>,
-    can: Abilities,
+    /// What the server can do, once it was asked.
+    can: Option<Abilities>,
     may_fall_back: bool,
     born: Instant,
     /// When something was last said or heard.
@@ -98,6 +70,8 @@ pub(super) struct Session {
     /// The reply to everything that was sent has been read.
     in_step: bool,
     is_suspect: bool,
+    /// It was used before by another operation.
+    is_reused: bool,
     /// Since the session was taken.
     replies: u64,
     /// The connection was found closed.
@@ -144,7 +118,7 @@ impl Session {
             stream,
             data_port,
             handshakes,
-            can: Abilities::default(),
+            can: None,
             may_fall_back,
             born: Instant::now(),
             spoke: Instant::now(),
@@ -152,16 +126,16 @@ impl Session {
             verdict: None,
             in_step: true,
             is_suspect: false,
+            is_reused: false,
             replies: 0,
             is_closed: false,
         }
     }
 
-    /// Logs in and learns what the server can do.
-    pub(super) async fn prepare(&mut self, deadline: Instant) -> Result<(), Error> {
+    /// Logs in. What the server can do is asked when it matters.
+    pub(super) async fn prepare(&mut self) -> Result<(), Error> {
         let dialer = Arc::clone(&self.dialer);
-        let encoding = dialer.config.encoding;
-        self.stream.set_encoding(encoding).await;
+        self.stream.set_encoding(dialer.config.encoding).await;
         self.log_in().await.map_err(|error| dialer.not_logged_in(error).at(Step::Login))?;
         // Text is the default of the protocol and would change line ends.
         let binary = self.stream.transfer_type(FileType::Binary);
@@ -171,22 +145,6 @@ impl Session {
             }
             error => dialer.broken("switching to binary transfers", error),
         })?;
-        let limit = deadline.saturating_duration_since(Instant::now());
-        let features = self.command_within(limit, "FEAT").await?;
-        if features.is_positive() {
-            self.can.features = features.features();
-        }
-        self.can.machine_listings = self.can.has("MLST") || self.can.has("MLSD");
-        if self.can.has("UTF8") {
-            // Many servers speak UTF-8 in any case and refuse the option (RFC 2640 has none); either is fine.
-            let option = if encoding.is_utf8() { "OPTS UTF8 ON" } else { "OPTS UTF8 OFF" };
-            self.command_within(limit, option).await?;
-        }
-        if !self.can.machine_listings {
-            let system = self.command_within(limit, "SYST").await?;
-            self.can.unix_options = system.text().to_ascii_uppercase().contains("UNIX");
-            self.can.system = system.is_positive().then(|| system.argument().unwrap_or_default().to_owned());
-        }
         self.stream.set_mode(match dialer.config.passive {
             Passive::Auto | Passive::Epsv => Mode::ExtendedPassive,
             Passive::Pasv | Passive::PasvSameHost => Mode::Passive,
@@ -214,6 +172,7 @@ impl Session {
 
     /// Sends a command that needs no data connection. Every final reply is a value, whatever its class.
     pub(super) async fn command(&mut self, command: &str) -> Result<Reply, Error> {
+        self.agree_on(command).await?;
         self.command_within(self.dialer.read_timeout, command).await
     }
 
@@ -272,6 +231,7 @@ impl Session {
 
     /// Opens a data connection. The session is out of step until [`Session::finish`].
     pub(super) async fn open(&mut self, what: Open<'_>) -> Answer<Transfer> {
+        self.agree_on(what.argument()).await?;
         let step = what.step();
         // The address, the connection, REST and the command itself.
         let limit = self.dialer.connect_timeout + 3 * self.dialer.read_timeout;
@@ -422,188 +382,6 @@ impl Session {
         }
     }
 
-    /// What is at `path`; `None` when nothing is, or nothing that this user may see.
-    pub(super) async fn stat(&mut self, path: &RemotePath) -> Result<Option<Entry>, Error> {
-        if self.can.machine_listings {
-            let reply = self.command(&format!("MLST {path}")).await?;
-            match reply.code {
-                200..=299 => return self.facts(&reply, path).map(Some),
-                500 | 502 | 504 => self.can.machine_listings = false,
-                501 | 550 | 551 | 553 if !reply.speaks_of_permission() => return Ok(None),
-                _ => return Err(self.refused(&format!("look at {path}"), &reply)),
-            }
-        }
-        self.stat_by_commands(path).await
-    }
-
-    fn facts(&self, reply: &Reply, path: &RemotePath) -> Result<Entry, Error> {
-        reply
-            .lines(self.dialer.config.encoding)
-            .iter()
-            .find_map(|line| listing::facts(line))
-            .map(|listed| listed.at(path.clone()))
-            .ok_or_else(|| self.refused(&format!("look at {path}: its answer to MLST tells nothing"), reply))
-    }
-
-    /// For servers without `MLST`. A link looks like what it leads to, for no command tells.
-    async fn stat_by_commands(&mut self, path: &RemotePath) -> Result<Option<Entry>, Error> {
-        let entry = |kind| Entry { path: path.clone(), kind, size: None, modified: None, revision: None };
-        if self.command(&format!("CWD {path}")).await?.is_positive() {
-            return Ok(Some(entry(EntryKind::Directory)));
-        }
-        let mut found = match self.size(path).await? {
-            Some(size) => Entry { size: Some(size), ..entry(EntryKind::File) },
-            None => match self.find_in_parent(path).await? {
-                Some(found) => found,
-                None => return Ok(None),
-            },
-        };
-        if found.kind == EntryKind::File {
-            let reply = self.command(&format!("MDTM {path}")).await?;
-            if reply.code == 213 {
-                found.modified = reply.argument().and_then(listing::timestamp);
-            }
-        }
-        Ok(Some(found))
-    }
-
-    /// The size by `SIZE` (RFC 3659, section 4); `None` when the server does not tell it.
-    pub(super) async fn size(&mut self, path: &RemotePath) -> Result<Option<u64>, Error> {
-        let reply = self.command(&format!("SIZE {path}")).await?;
-        Ok(if reply.code == 213 { reply.argument().and_then(|size| size.parse().ok()) } else { None })
-    }
-
-    async fn find_in_parent(&mut self, path: &RemotePath) -> Result<Option<Entry>, Error> {
-        let Some(parent) = path.parent() else { return Ok(None) };
-        let Ok(mut lines) = self.open_listing(&parent).await? else { return Ok(None) };
-        let mut found = None;
-        while let Some(line) = lines.next(self.dialer.read_timeout).await? {
-            if let Line::Entry(listed) = lines.read(&line)
-                && listed.name == path.name()
-            {
-                found = Some(listed.at(path.clone()));
-            }
-        }
-        match self.finish(lines.into_transfer()).await? {
-            Ok(()) => Ok(found),
-            Err(reply) => Err(self.refused(&format!("list {parent}"), &reply)),
-        }
-    }
-
-    /// Opens the listing of a folder. Refused when it is not a folder or cannot be listed.
-    pub(super) async fn open_listing(&mut self, folder: &RemotePath) -> Answer<Lines> {
-        let encoding = self.dialer.config.encoding;
-        if self.can.machine_listings {
-            match self.open(Open::Lines { command: &format!("MLSD {folder}") }).await? {
-                Ok(transfer) => return Ok(Ok(Lines::new(transfer, Form::Machine, encoding))),
-                Err(reply) if matches!(reply.code, 500 | 502 | 504) => self.can.machine_listings = false,
-                Err(reply) => return Ok(Err(reply)),
-            }
-        }
-        // LIST takes patterns and options in its argument, so the folder is entered instead.
-        let entered = self.command(&format!("CWD {folder}")).await?;
-        if !entered.is_positive() {
-            return Ok(Err(entered));
-        }
-        if self.can.unix_options {
-            match self.open(Open::Lines { command: "LIST -a ." }).await? {
-                Ok(transfer) => return Ok(Ok(Lines::new(transfer, Form::Human, encoding))),
-                Err(_) => self.can.unix_options = false,
-            }
-        }
-        let opened = self.open(Open::Lines { command: "LIST" }).await?;
-        Ok(opened.map(|transfer| Lines::new(transfer, Form::Human, encoding)))
-    }
-
-    /// `RNFR` and `RNTO`.
-    pub(super) async fn rename(&mut self, source: &RemotePath, target: &RemotePath) -> Answer<()> {
-        let from = self.command(&format!("RNFR {source}")).await?;
-        if from.code != 350 {
-            return Ok(Err(from));
-        }
-        let to = self.command(&format!("RNTO {target}")).await?;
-        Ok(if to.is_positive() { Ok(()) } else { Err(to) })
-    }
-
-    /// Sets the time of the last change: by `MFMT` (draft-somers-ftp-mfxx), or by the `MDTM` with a time that some
-    /// servers take instead (vsftpd, Serv-U). `None` when the server has neither.
-    pub(super) async fn set_modified(
-        &mut self,
-        path: &RemotePath,
-        time: SystemTime,
-    ) -> Result<Option<Answered>, Error> {
-        let Some(stamp) = listing::time_stamp(time) else {
-            return Err(Error::new(ErrorKind::Invalid, format!("cannot set the time of {path}: FTP cannot write it")));
-        };
-        if self.can.has("MFMT") {
-            let reply = self.command(&format!("MFMT {stamp} {path}")).await?;
-            return Ok(Some(if reply.is_positive() { Ok(()) } else { Err(reply) }));
-        }
-        if !self.can.has("MDTM") {
-            return Ok(None);
-        }
-        let reply = self.command(&format!("MDTM {stamp} {path}")).await?;
-        // Others take it all for a name, of which they may even know the time.
-        let now = self.command(&format!("MDTM {path}")).await?;
-        let is_set = reply.is_positive() && now.argument().is_some_and(|time| time.starts_with(&stamp));
-        Ok(is_set.then_some(Ok(())))
-    }
-
-    /// A checksum that the server computes, which may take it long.
-    pub(super) async fn checksum(&mut self, path: &RemotePath) -> Result<Option<Checksum>, Error> {
-        let Some(request) = hashes::best(&self.can.features) else { return Ok(None) };
-        if let Some(option) = request.option
-            && !self.command(&format!("OPTS HASH {option}")).await?.is_positive()
-        {
-            return Ok(None);
-        }
-        let reply = self.command(&format!("{} {path}", request.verb)).await?;
-        if !reply.is_positive() {
-            return Err(self.refused(&format!("compute the checksum of {path}"), &reply));
-        }
-        let value = reply.hash(request.digits);
-        Ok(value.map(|value| Checksum { algorithm: request.algorithm, value }))
-    }
-
-    /// Whether the server lists a feature in reply to `FEAT`.
-    pub(super) fn has(&self, feature: &str) -> bool {
-        self.can.features.iter().any(|listed| listed.eq_ignore_ascii_case(feature))
-    }
-
-    /// What the server lists in reply to `FEAT`.
-    pub(super) fn features(&self) -> &[String] {
-        &self.can.features
-    }
-
-    /// What is worth knowing of the server.
-    pub(super) fn about(&self) -> Facts {
-        let mut facts = vec![("address", self.data_port.peer())];
-        let greeting = self.stream.get_welcome_msg().unwrap_or_default();
-        // The last line has the server's name, if any has; the code stands before it.
-        let name = greeting.lines().next_back().and_then(|line| line.get(4..)).unwrap_or_default();
-        facts.push(("server", name.chars().filter(|character| !character.is_control()).take(FACT_CHARS_MAX).collect()));
-        if let Some(system) = &self.can.system {
-            facts.push(("system", system.chars().take(FACT_CHARS_MAX).collect()));
-        }
-        if let Some(tls) = self.handshakes.as_ref().and_then(|handshakes| handshakes.protocol()) {
-            facts.push(("tls", tls));
-        }
-        let features: Vec<&str> = self.can.features.iter().filter_map(|feature| feature.split(' ').next()).collect();
-        facts.push(("features", features.join(" ").chars().take(FACT_CHARS_MAX).collect()));
-        facts
-    }
-
-    /// Why something could not be put at `path`: by what its folder is, or else what the server said.
-    pub(super) async fn not_put(&mut self, operation: &str, path: &RemotePath, reply: &Reply) -> Error {
-        let Some(folder) = path.parent() else { return self.refused(&format!("{operation} {path}"), reply) };
-        let (kind, what) = match self.stat(&folder).await {
-            Ok(None) => (ErrorKind::NotFound, "is not there"),
-            Ok(Some(entry)) if entry.kind == EntryKind::File => (ErrorKind::Conflict, "is not a folder"),
-            _ => return self.refused(&format!("{operation} {path}"), reply),
-        };
-        Error::new(kind, format!("cannot {operation} {path}: {folder} {what}"))
-    }
-
     /// A refusal that nothing more is known of.
     pub(super) fn refused(&self, attempt: &str, reply: &Reply) -> Error {
         self.dialer.refused(attempt, reply)
@@ -643,9 +421,10 @@ impl Session {
         !is_spent
     }
 
-    /// Whether the connection was found closed before it answered anything since it was taken.
+    /// Whether the connection was taken from the pool and found closed before it answered anything: then nothing has
+    /// happened, and another one can be asked.
     pub(super) fn is_closed_unanswered(&self) -> bool {
-        self.is_closed && self.replies == 0
+        self.is_reused && self.is_closed && self.replies == 0
     }
 
     /// After an aborted transfer some servers send one reply and some two.
@@ -662,6 +441,7 @@ impl Session {
                 _ => return false,
             }
         }
+        self.is_reused = true;
         self.replies = 0;
         true
     }
@@ -680,6 +460,13 @@ fn is_answer_to_noop(reply: &Reply) -> bool {
 }
 
 impl Open<'_> {
+    fn argument(&self) -> &str {
+        match self {
+            Open::Retrieve { path, .. } | Open::Store { path, .. } | Open::Append { path } => path.as_str(),
+            Open::Lines { command } => command,
+        }
+    }
+
     fn step(&self) -> String {
         match self {
             Open::Retrieve { path, .. } => format!("opening a data connection for RETR {path}"),
@@ -707,86 +494,5 @@ async fn open_on(stream: &mut ControlStream, what: Open<'_>) -> FtpResult<Transf
             let preliminary = [Status::AboutToSend, Status::AlreadyOpen];
             stream.custom_data_command(command, &preliminary).await.map(|(_, transfer)| transfer)
         }
-    }
-}
-
-/// The two forms of a listing.
-#[derive(Clone, Copy)]
-enum Form {
-    Machine,
-    Human,
-}
-
-/// The lines of a listing as they arrive.
-pub(super) struct Lines {
-    reader: BufReader<Transfer>,
-    form: Form,
-    encoding: Encoding,
-    now: SystemTime,
-}
-
-impl Lines {
-    fn new(transfer: Transfer, form: Form, encoding: Encoding) -> Self {
-        let reader = BufReader::with_capacity(CHUNK_BYTES, transfer);
-        Self { reader, form, encoding, now: SystemTime::now() }
-    }
-
-    /// The next line without its end; `None` after the last.
-    pub(super) async fn next(&mut self, limit: Duration) -> Result<Option<Vec<u8>>, Error> {
-        let mut line = Vec::new();
-        loop {
-            let available = match timeout(limit, self.reader.fill_buf()).await {
-                Ok(Ok(available)) => available,
-                // An end that TLS did not announce: between two lines the server's verdict decides.
-                Ok(Err(error)) if line.is_empty() && error.kind() == std::io::ErrorKind::UnexpectedEof => &[],
-                Ok(Err(error)) => {
-                    return Err(Error::new(ErrorKind::Interrupted, "an FTP listing broke off").with_source(error));
-                }
-                Err(_) => {
-                    let message = format!("an FTP listing did not go on within {limit:?}");
-                    return Err(Error::new(ErrorKind::Timeout, message));
-                }
-            };
-            if available.is_empty() {
-                return Ok((!line.is_empty()).then_some(line));
-            }
-            let (length, used) = match available.iter().position(|byte| *byte == b'\n') {
-                Some(end) => (end, end + 1),
-                None => (available.len(), available.len()),
-            };
-            if line.len() + length > LINE_BYTES_MAX {
-                return Err(Error::new(
-                    ErrorKind::TooLarge,
-                    format!("an FTP listing has a line of more than {LINE_BYTES_MAX} bytes"),
-                ));
-            }
-            line.extend_from_slice(&available[..length]);
-            self.reader.consume(used);
-            if used > length {
-                if line.last() == Some(&b'\r') {
-                    line.pop();
-                }
-                return Ok(Some(line));
-            }
-        }
-    }
-
-    /// What a line says.
-    pub(super) fn read(&self, line: &[u8]) -> Line {
-        let line = self.encoding.text(line);
-        match self.form {
-            Form::Machine => listing::machine_line(&line),
-            Form::Human => listing::human_line(&line, self.now),
-        }
-    }
-
-    pub(super) fn into_transfer(self) -> Transfer {
-        self.reader.into_inner()
-    }
-}
-
-impl Listed {
-    pub(super) fn at(self, path: RemotePath) -> Entry {
-        Entry { path, kind: self.kind, size: self.size, modified: self.modified, revision: None }
     }
 }

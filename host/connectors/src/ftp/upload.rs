@@ -12,9 +12,10 @@ use futures::stream::TryStreamExt;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
+use super::is_a_folder;
 use super::pool::Pool;
 use super::reply::Reply;
-use super::session::{Open, Session, Transfer};
+use super::session::{Answer, Open, Session, Transfer};
 use crate::backend::{ALTERNATIVE_NAMES_MAX, Entry, EntryKind, IfExists, WriteOptions, alternative_name};
 use crate::content::Content;
 use crate::error::{Error, ErrorKind};
@@ -81,14 +82,19 @@ impl Upload {
     }
 
     async fn write(&mut self, path: &RemotePath, source: Source<'_>, options: &WriteOptions) -> Result<Entry, Error> {
-        let Self { session: Some(session), temporary, transfer, is_leftover, .. } = self else {
+        let Self { pool, session: Some(session), temporary, transfer, is_leftover } = self else {
             return Err(Error::new(ErrorKind::Internal, "an upload was used after its end"));
         };
         let size = match source {
             Source::Content(content) => {
                 let offset = options.resume.as_ref().map_or(0, |resume| resume.offset);
-                let open = continued(session, path, temporary, offset).await?;
-                match session.open(open).await? {
+                let mut opened = open(session, path, temporary, offset).await;
+                // Nothing of the content is gone yet.
+                if opened.is_err() && session.is_closed_unanswered() {
+                    *session = pool.connect().await?;
+                    opened = open(session, path, temporary, offset).await;
+                }
+                match opened? {
                     Ok(opened) => *transfer = Some(opened),
                     Err(reply) => return Err(session.not_put("write", path, &reply).await),
                 }
@@ -99,7 +105,13 @@ impl Upload {
                 session.size(source).await?
             }
         };
-        if let (Some(stored), Some(size)) = (session.size(temporary).await?, size)
+        if let Some(time) = options.modified
+            && !matches!(session.set_modified(temporary, time).await?, Some(Ok(())))
+        {
+            tracing::debug!(%path, "the FTP server does not set the time of a file");
+        }
+        let written = session.written(temporary).await?;
+        if let (Some(stored), Some(size)) = (written.size, size)
             && stored != size
         {
             *is_leftover = true;
@@ -108,18 +120,16 @@ impl Upload {
                 format!("the FTP server kept {stored} of the {size} bytes of {path}; nothing was replaced"),
             ));
         }
-        if let Some(time) = options.modified
-            && !matches!(session.set_modified(temporary, time).await?, Some(Ok(())))
-        {
-            tracing::debug!(%path, "the FTP server does not set the time of a file");
-        }
         let if_exists = options.if_exists;
         let target = free_name(session, path, if_exists).await?;
         // From here on a failure is no matter of the content.
         give_name(session, temporary, &target, if_exists, is_leftover).await?;
-        // The file is there whatever this answers.
-        let seen = session.stat(&target).await.ok().flatten();
-        Ok(seen.unwrap_or(Entry { path: target, kind: EntryKind::File, size, modified: None, revision: None }))
+        if written.size.is_none() {
+            // Under its own name the server may tell more. The file is there whatever this answers.
+            let seen = session.stat(&target).await.ok().flatten();
+            return Ok(seen.unwrap_or(Entry { path: target, size, ..written }));
+        }
+        Ok(Entry { path: target, ..written })
     }
 
     fn remains(&mut self) -> Option<Remains> {
@@ -140,6 +150,12 @@ impl Drop for Upload {
             runtime.spawn(remains.remove());
         }
     }
+}
+
+/// Opens the temporary file for what comes behind the offset.
+async fn open(session: &mut Session, path: &RemotePath, temporary: &RemotePath, offset: u64) -> Answer<Transfer> {
+    let open = continued(session, path, temporary, offset).await?;
+    session.open(open).await
 }
 
 /// How to go on at an offset. What a server has got of a file is seldom more than what it said, and then it is cut off.
@@ -247,8 +263,11 @@ async fn give_name(
         }
         Err(reply) => reply,
     };
-    let is_file = session.stat(target).await?.is_some_and(|entry| entry.kind != EntryKind::Directory);
-    if if_exists != IfExists::Replace || !is_file {
+    let found = session.stat(target).await?.map(|entry| entry.kind);
+    if found == Some(EntryKind::Directory) {
+        return Err(is_a_folder("write", target));
+    }
+    if if_exists != IfExists::Replace || found.is_none() {
         return Err(session.refused(&format!("rename {temporary} to {target}"), &reply));
     }
     let deleted = session.command(&format!("DELE {target}")).await?;

@@ -1,6 +1,6 @@
 //! A small FTP server on loopback that misbehaves where a test asks for it: what real servers do only on bad days.
 //!
-//! Serves one flat folder from memory, by `EPSV` and `PASV`, without machine listings.
+//! Serves one flat folder from memory, by `EPSV` and `PASV`, without machine listings (`MLSD`).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -35,6 +35,10 @@ pub(crate) struct Faults {
     pub(crate) tls: Option<TlsAcceptor>,
     /// Data connections end without the end of TLS.
     pub(crate) no_close_notify: bool,
+    /// The reply to `FEAT`, which is not known otherwise.
+    pub(crate) features: Option<&'static str>,
+    /// `MLST` is known.
+    pub(crate) machine_facts: bool,
     /// `SIZE` is refused.
     pub(crate) no_size: bool,
     /// Instead of the reply to `EPSV`; `{port}` is the port.
@@ -206,6 +210,11 @@ impl Session {
             "PASS" => self.faults.login.unwrap_or("230 welcome").to_owned(),
             "ACCT" => self.faults.account.unwrap_or("202 not needed").to_owned(),
             "TYPE" | "NOOP" | "PBSZ" | "PROT" => "200 fine".to_owned(),
+            "FEAT" => self.faults.features.unwrap_or("502 not implemented").to_owned(),
+            "OPTS" => "200 fine".to_owned(),
+            "MLST" if self.faults.machine_facts => found.map_or(missing.to_owned(), |content| {
+                format!("250-facts\r\n type=file;size={};modify=20260102030405; /{name}\r\n250 end", content.len())
+            }),
             "SYST" => "215 UNIX Type: L8".to_owned(),
             "CWD" if name.is_empty() => "250 fine".to_owned(),
             "CWD" => missing.to_owned(),

@@ -87,6 +87,49 @@ async fn a_server_in_order_is_used_in_order() {
     assert_eq!(server.commands(1)[..3], login);
 }
 
+/// The verbs of what was sent on the first connection.
+fn verbs(server: &FakeFtp) -> Vec<String> {
+    let commands = server.commands(1);
+    commands.iter().map(|command| command.split(' ').next().unwrap_or_default().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn an_upload_asks_no_more_than_it_must() {
+    let server = FakeFtp::start(Faults { machine_facts: true, ..Faults::default() }).await;
+    let remote = remote(&server);
+    let entry = remote.write(&path("/new"), Content::from_bytes("content"), IfExists::Replace).await.unwrap();
+    assert_eq!(server.file("new").unwrap(), b"content");
+    assert_eq!(verbs(&server), ["USER", "PASS", "TYPE", "EPSV", "STOR", "MLST", "RNFR", "RNTO"]);
+    assert_eq!((entry.path, entry.kind, entry.size), (path("/new"), EntryKind::File, Some(7)));
+    assert!(entry.modified.is_some());
+}
+
+#[tokio::test]
+async fn an_upload_to_an_older_server_finds_out_once_what_it_lacks() {
+    let server = FakeFtp::start(Faults::default()).await;
+    let remote = remote(&server);
+    write(&remote, "/new", "content").await.unwrap();
+    let first = ["USER", "PASS", "TYPE", "EPSV", "STOR", "MLST", "FEAT", "SYST", "SIZE", "MDTM", "RNFR", "RNTO"];
+    assert_eq!(verbs(&server), first);
+    let entry = remote.write(&path("/new"), Content::from_bytes("again"), IfExists::Replace).await.unwrap();
+    assert_eq!(verbs(&server)[first.len()..], ["EPSV", "STOR", "SIZE", "MDTM", "RNFR", "RNTO"]);
+    assert!(entry.size == Some(5) && entry.modified.is_some(), "{entry:?}");
+}
+
+#[tokio::test]
+async fn how_names_are_written_is_agreed_on_before_the_first_that_could_be_misread() {
+    let features = Some("211-features\r\n UTF8\r\n211 end");
+    let server = server_with_file(Faults { features, machine_facts: true, ..Faults::default() }).await;
+    let remote = remote(&server);
+    write(&remote, "/new", "content").await.unwrap();
+    assert!(!verbs(&server).contains(&"OPTS".to_owned()), "{:?}", server.commands(1));
+    remote.rename(&path("/new"), &path("/neu für später"), IfExists::Fail).await.unwrap();
+    let commands = server.commands(1);
+    let at = commands.iter().position(|command| !command.is_ascii()).unwrap();
+    assert!(commands[..at].contains(&"OPTS UTF8 ON".to_owned()), "{commands:?}");
+    assert_eq!(server.names(), ["file", "neu für später"]);
+}
+
 #[tokio::test]
 async fn a_data_address_of_a_third_party_is_denied_and_not_contacted() {
     let third_party = TcpListener::bind("127.0.0.2:0").unwrap();
@@ -334,6 +377,11 @@ async fn a_user_that_could_smuggle_a_command_is_no_setting() {
 async fn an_upload_that_the_server_does_not_keep_whole_changes_nothing() {
     let cases = [
         (Faults { kept_max: Some(3), ..Faults::default() }, ErrorKind::Interrupted, "3 of the 7 bytes"),
+        (
+            Faults { kept_max: Some(3), machine_facts: true, ..Faults::default() },
+            ErrorKind::Interrupted,
+            "3 of the 7 bytes",
+        ),
         (Faults { after_upload: Some("552 disk full"), ..Faults::default() }, ErrorKind::Unavailable, "552 disk full"),
         (Faults { after_upload: Some("426 aborted"), ..Faults::default() }, ErrorKind::Interrupted, "426 aborted"),
     ];
