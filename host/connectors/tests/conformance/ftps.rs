@@ -62,7 +62,8 @@ async fn many_transfers(software: &str, login: &str, version_max: Version, login
 #[tokio::test]
 async fn proftpd_that_enforces_reuse_serves_many_transfers_in_one_session() {
     many_transfers("proftpd", "login successful", Version::Tls12, 1).await;
-    // It gives no ticket with an upload, so the session of TLS 1.3 ends with its first, and the next one is of 1.2.
+    // It gives no ticket with an upload, and rustls shows none twice: the session of TLS 1.3 ends with its first upload,
+    // and the next one is of 1.2.
     many_transfers("proftpd", "login successful", Version::Tls13, 2).await;
 }
 
