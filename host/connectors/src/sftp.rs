@@ -1,11 +1,12 @@
 //! A server that speaks SFTP (SSH File Transfer Protocol, version 3) as a connection.
 //!
-//! This file is the runtime's side: it takes a session and gives its thread something to do. How a session comes about
-//! is in `dialer`, `host_key` and `login`; which ones are open in `pool`; what the thread does in `tree` and `transfer`,
-//! in the words of `client` and `wire`; what ends a wait in `watch`.
+//! This file takes a session and gives it something to do. How a session comes about is in `dialer`, `ssh`, `host_key` and
+//! `login`; which ones are open in `pool`; what is done in `tree` and `transfer`, in the words of `client` and `wire`.
 //!
-//! SSH is spoken by libssh2, which blocks: nothing of it is made, used or dropped outside of the session's thread.
+//! SSH is spoken by a library, SFTP by our own codec on one of its channels: what requests are on their way at once, what
+//! names are made of and which extensions are used is ours to say.
 
+mod channel;
 mod client;
 mod dialer;
 mod handle;
@@ -15,18 +16,19 @@ mod pool;
 mod posix;
 mod script;
 mod session;
+mod ssh;
 mod ssh_config;
 mod status;
 mod transfer;
 mod tree;
-mod watch;
 mod wire;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use futures::future::{self, Either};
+use futures::FutureExt;
+use futures::future::{self, BoxFuture, Either};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, oneshot};
@@ -41,13 +43,13 @@ use dialer::Dialer;
 pub use handle::{Handle, INFOS_MAX};
 pub use host_key::{Fingerprint, HostKeys, PORT};
 pub use login::Login;
-use pool::{Lease, Pool};
+use pool::Pool;
 pub use posix::{Info, Owner};
 pub use script::{CommandResult, Script, Shell};
+use session::Session;
 pub use ssh_config::SshOptions;
 pub use status::FileSystem;
 use transfer::{CHUNKS_WAITING_MAX, Leftover, Piece};
-use tree::Tree;
 
 /// Pages of a listing that wait for their consumer.
 const PAGES_WAITING_MAX: usize = 4;
@@ -196,7 +198,7 @@ impl Sftp {
         }
         let (directory, preserve, log_level) = (config.directory.clone(), config.preserve, config.log_level);
         let dialer = Dialer {
-            config,
+            config: Arc::new(config),
             root: common.root.clone(),
             egress,
             connect_timeout: common.connect_timeout,
@@ -212,34 +214,27 @@ impl Sftp {
     /// Does something on one of the sessions.
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Tree) -> Result<T, Error> + Send + 'static,
+        job: impl for<'session> FnOnce(&'session mut Session) -> BoxFuture<'session, Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        self.pool.take().await?.run(work).await?
+        ended(self.pool.start(job).await?.await)
     }
 
     /// Does something on one of the sessions with the content that it is handed over.
     async fn run_with<T: Send + 'static>(
         &self,
         content: Content,
-        work: impl FnOnce(&mut Tree, &mut mpsc::Receiver<Piece>, &oneshot::Sender<Result<T, Error>>) -> Result<T, Error>
+        job: impl for<'session> FnOnce(&'session mut Session, Handed) -> BoxFuture<'session, Result<T, Error>>
         + Send
         + 'static,
     ) -> Result<T, Error> {
-        let lease = self.pool.take().await?;
-        let (sender, mut pieces) = mpsc::channel(CHUNKS_WAITING_MAX);
-        let (done, result) = oneshot::channel();
-        let begun = lease.start(move |tree| {
-            let result = work(tree, &mut pieces, &done);
-            // Nobody may be there any more to hear of it.
-            let _heard = done.send(result);
-        });
-        let job = async {
-            begun.await?;
-            result.await.map_err(|_| session::ended())?
-        };
+        let (sender, pieces) = mpsc::channel(CHUNKS_WAITING_MAX);
+        let (interest, is_wanted) = oneshot::channel();
+        let handed = Handed { pieces, interest };
+        let job = self.pool.start(move |session| job(session, handed)).await?;
+        let job = job.map(ended);
         let fed = feed(content, sender);
         futures::pin_mut!(job, fed);
-        match future::select(job, fed).await {
+        let result = match future::select(job, fed).await {
             Either::Left((result, _)) => result,
             Either::Right((Ok(()), job)) => job.await,
             Either::Right((Err(error), job)) => {
@@ -247,8 +242,22 @@ impl Sftp {
                 let _given_up = job.await;
                 Err(error)
             }
-        }
+        };
+        drop(is_wanted);
+        result
     }
+}
+
+/// What a job that takes content is handed.
+struct Handed {
+    pieces: mpsc::Receiver<Piece>,
+    /// Closed when nobody waits for the job any more.
+    interest: oneshot::Sender<()>,
+}
+
+/// The result of a job, unless it came to no end.
+fn ended<T>(result: Result<Result<T, Error>, tokio::task::JoinError>) -> Result<T, Error> {
+    result.map_err(|error| Error::new(ErrorKind::Internal, "work on an SFTP session did not end").with_source(error))?
 }
 
 #[async_trait]
@@ -262,51 +271,63 @@ impl Backend for Sftp {
     }
 
     async fn ping(&self) -> Result<Facts, Error> {
-        let lease = self.pool.take().await?;
-        let known = lease.facts().told();
-        lease.run(|tree| tree.ping().map(|()| tree.told())).await?.map(|told| known.into_iter().chain(told).collect())
+        self.run(|session| {
+            async {
+                session.ping().await?;
+                Ok(session.facts().told().into_iter().chain(session.told()).collect())
+            }
+            .boxed()
+        })
+        .await
     }
 
     async fn stat(&self, path: &RemotePath) -> Result<Entry, Error> {
         let path = path.clone();
-        self.run(move |tree| tree.stat(&path)).await
+        self.run(move |session| async move { session.stat(&path).await }.boxed()).await
     }
 
     async fn list(&self, path: &RemotePath) -> Result<Pages, Error> {
         let path = path.clone();
-        let begun =
-            begin(&self.pool, PAGES_WAITING_MAX, move |tree, opened, pages| tree.list(&path, opened, &pages)).await;
-        begun.map(|((), pages)| pages)
+        let begun = begin(&self.pool, PAGES_WAITING_MAX, move |session, opened, pages| {
+            async move { session.list(&path, opened, &pages).await }.boxed()
+        });
+        begun.await.map(|((), pages)| pages)
     }
 
     async fn read(&self, path: &RemotePath, range: ByteRange) -> Result<Content, Error> {
         let path = path.clone();
-        let begun = begin(&self.pool, CHUNKS_WAITING_MAX, move |tree, opened, chunks| {
-            tree.read(&path, range, opened, &chunks);
+        let begun = begin(&self.pool, CHUNKS_WAITING_MAX, move |session, opened, chunks| {
+            async move { session.read(&path, range, opened, &chunks).await }.boxed()
         });
         begun.await.map(|(size, chunks)| Content::from_stream(size, chunks))
     }
 
     async fn write(&self, path: &RemotePath, content: Content, options: &WriteOptions) -> Result<Entry, Error> {
-        let (path, options, remover) = (path.clone(), options.clone(), Remover::new(&self.pool));
-        self.run_with(content, move |tree, pieces, done| {
-            let (written, leftover) = tree.write(&path, &options, pieces, || !done.is_closed());
-            if let Some(leftover) = leftover {
-                remover.remove(leftover);
+        let (path, options, pool) = (path.clone(), options.clone(), Arc::clone(&self.pool));
+        self.run_with(content, move |session, Handed { mut pieces, interest }| {
+            async move {
+                let (written, leftover) = session.write(&path, &options, &mut pieces, || !interest.is_closed()).await;
+                if let Some(leftover) = leftover {
+                    tokio::spawn(remove(pool, leftover));
+                }
+                written
             }
-            written
+            .boxed()
         })
         .await
     }
 
     async fn partial(&self, path: &RemotePath, key: &ResumeKey) -> Result<u64, Error> {
         let (path, key) = (path.clone(), key.clone());
-        self.run(move |tree| tree.partial(&path, &key)).await
+        self.run(move |session| async move { session.partial(&path, &key).await }.boxed()).await
     }
 
     async fn append(&self, path: &RemotePath, content: Content) -> Result<Entry, Error> {
         let path = path.clone();
-        self.run_with(content, move |tree, pieces, _| tree.append(&path, pieces)).await
+        self.run_with(content, move |session, mut handed| {
+            async move { session.append(&path, &mut handed.pieces).await }.boxed()
+        })
+        .await
     }
 
     async fn copy(
@@ -316,17 +337,17 @@ impl Backend for Sftp {
         if_exists: IfExists,
     ) -> Result<Option<Entry>, Error> {
         let (source, target) = (source.clone(), target.clone());
-        self.run(move |tree| tree.copy(&source, &target, if_exists)).await
+        self.run(move |session| async move { session.copy(&source, &target, if_exists).await }.boxed()).await
     }
 
     async fn delete_tree(&self, path: &RemotePath) -> Result<bool, Error> {
         let path = path.clone();
-        self.run(move |tree| tree.delete_all(&path).map(|()| true)).await
+        self.run(move |session| async move { session.delete_all(&path).await.map(|()| true) }.boxed()).await
     }
 
     async fn set_modified(&self, path: &RemotePath, time: SystemTime) -> Result<(), Error> {
         let path = path.clone();
-        self.run(move |tree| tree.change_times(&path, None, Some(time))).await
+        self.run(move |session| async move { session.change_times(&path, None, Some(time)).await }.boxed()).await
     }
 
     async fn checksum(&self, path: &RemotePath) -> Result<Option<Checksum>, Error> {
@@ -339,7 +360,7 @@ impl Backend for Sftp {
 
     async fn delete(&self, path: &RemotePath) -> Result<(), Error> {
         let path = path.clone();
-        self.run(move |tree| tree.delete(&path)).await
+        self.run(move |session| async move { session.delete(&path).await }.boxed()).await
     }
 
     async fn rename(&self, source: &RemotePath, target: &RemotePath, if_exists: IfExists) -> Result<(), Error> {
@@ -347,12 +368,12 @@ impl Backend for Sftp {
             return Err(Error::new(ErrorKind::Unsupported, "a rename cannot choose another name by itself"));
         }
         let (source, target) = (source.clone(), target.clone());
-        self.run(move |tree| tree.rename(&source, &target, if_exists)).await
+        self.run(move |session| async move { session.rename(&source, &target, if_exists).await }.boxed()).await
     }
 
     async fn make_directory(&self, path: &RemotePath) -> Result<(), Error> {
         let path = path.clone();
-        self.run(move |tree| tree.make_directory(&path)).await
+        self.run(move |session| async move { session.make_directory(&path).await }.boxed()).await
     }
 }
 
@@ -363,29 +384,26 @@ type Begun<T, I> = (T, stream::BoxStream<'static, Result<I, Error>>);
 async fn begin<T: Send + 'static, I: Send + 'static>(
     pool: &Arc<Pool>,
     waiting_max: usize,
-    job: impl FnOnce(&mut Tree, oneshot::Sender<Result<T, Error>>, mpsc::Sender<Result<I, Error>>) + Send + 'static,
+    job: impl for<'session> FnOnce(
+        &'session mut Session,
+        oneshot::Sender<Result<T, Error>>,
+        mpsc::Sender<Result<I, Error>>,
+    ) -> BoxFuture<'session, ()>
+    + Send
+    + 'static,
 ) -> Result<Begun<T, I>, Error> {
-    let lease = pool.take().await?;
     let (opened, answer) = oneshot::channel();
     let (sender, items) = mpsc::channel(waiting_max);
-    lease.start(move |tree| job(tree, opened, sender)).await?;
-    let told = answer.await.map_err(|_| session::ended())??;
-    Ok((told, items_of(lease, items)))
+    let job = pool.start(move |session| job(session, opened, sender)).await?;
+    let Ok(told) = answer.await else {
+        ended(job.await.map(Ok))?;
+        return Err(Error::new(ErrorKind::Internal, "work on an SFTP session ended before it began"));
+    };
+    let items = stream::unfold(items, |mut items| async move { items.recv().await.map(|item| (item, items)) });
+    Ok((told?, items.boxed()))
 }
 
-/// The items of a job, which keep its session until they are dropped.
-fn items_of<I: Send + 'static>(
-    lease: Lease,
-    items: mpsc::Receiver<Result<I, Error>>,
-) -> stream::BoxStream<'static, Result<I, Error>> {
-    stream::unfold(
-        (lease, items),
-        |(lease, mut items)| async move { items.recv().await.map(|item| (item, (lease, items))) },
-    )
-    .boxed()
-}
-
-/// Hands content over to the thread that writes it; ends early when that takes no more.
+/// Hands content over to the job that writes it; ends early when that takes no more.
 async fn feed(content: Content, pieces: mpsc::Sender<Piece>) -> Result<(), Error> {
     let mut chunks = content.into_stream();
     while let Some(chunk) = chunks.try_next().await? {
@@ -400,32 +418,19 @@ async fn feed(content: Content, pieces: mpsc::Sender<Piece>) -> Result<(), Error
     Ok(())
 }
 
-/// Removes temporary files whose session broke, in the background and on other sessions.
-struct Remover {
-    pool: Arc<Pool>,
-    runtime: tokio::runtime::Handle,
-}
-
-impl Remover {
-    fn new(pool: &Arc<Pool>) -> Self {
-        Self { pool: Arc::clone(pool), runtime: tokio::runtime::Handle::current() }
+/// Removes a temporary file whose session broke, on another session.
+async fn remove(pool: Arc<Pool>, leftover: Leftover) {
+    let leftover = Arc::new(leftover);
+    for attempt in 0..REMOVE_TRIES {
+        tokio::time::sleep(REMOVE_PAUSE * attempt).await;
+        let path = Arc::clone(&leftover);
+        let begun = pool.start_on_new(move |session| async move { session.remove(&path).await }.boxed());
+        let Ok(removing) = begun.await else { continue };
+        if let Ok(Ok(())) = removing.await {
+            return;
+        }
     }
-
-    fn remove(self, leftover: Leftover) {
-        let Self { pool, runtime } = self;
-        runtime.spawn(async move {
-            let leftover = Arc::new(leftover);
-            for attempt in 0..REMOVE_TRIES {
-                tokio::time::sleep(REMOVE_PAUSE * attempt).await;
-                let Ok(lease) = pool.connect().await else { continue };
-                let removed = Arc::clone(&leftover);
-                if let Ok(Ok(())) = lease.run(move |tree| tree.remove(&removed)).await {
-                    return;
-                }
-            }
-            tracing::warn!(path = %leftover.0, "a temporary file may be left: its SFTP server cannot be reached");
-        });
-    }
+    tracing::warn!(path = %leftover.0, "a temporary file may be left: its SFTP server cannot be reached");
 }
 
 /// For the fuzz targets.

@@ -1,26 +1,23 @@
-//! A conversation in SFTP over a stream of bytes: requests are sent without waiting, replies are found by their number.
+//! A conversation in SFTP over a channel: requests are sent without waiting, replies are found by their number.
 //!
-//! Blocking; lives on the thread of its session. Every wait has an end, by the watch. After anything but a refusal the
-//! conversation is over. Knows the requests, not what operations are made of them.
+//! Every wait has an end. After anything but a refusal the conversation is over, and so it is when whoever waited went
+//! away in the middle. Knows the requests, not what operations are made of them.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
-use std::sync::Arc;
+use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::watch::Watch;
+use super::channel::Channel;
 use super::wire::{self, Attributes, Fields, Malformed, Name, Reply, Request, Status, kind, status};
 use crate::error::{Error, ErrorKind};
 
-/// Requests gathered before they are written: several packets of SSH, so that none of them is small for nothing.
+/// Requests gathered before they are sent: several packets of SSH, so that none of them is small for nothing.
 const OUTGOING_BYTES: usize = 256 * 1024;
 
-/// Read from the stream at once, at most.
-const INCOMING_BYTES: usize = 256 * 1024;
-
-/// Progress by which a wait for one long packet begins anew: what the slowest server sends at once.
+/// Progress by which a wait in the middle of something long begins anew: what the slowest server takes or sends at once.
 const PROGRESS_BYTES: usize = 32 * 1024;
 
 /// Bytes of a read or write where the server tells no limits: what every server must take (section 3 of the draft).
@@ -32,18 +29,15 @@ const TRANSFER_BYTES_MAX: u32 = wire::PACKET_BYTES_MAX as u32 - 1024;
 /// Extensions that are noted; no server has as many.
 const EXTENSIONS_MAX: usize = 64;
 
-/// Both directions of a connection.
-pub(super) trait Stream: Read + Write {}
-
-impl<T: Read + Write> Stream for T {}
-
 /// Why a request came to nothing.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The server said no; the conversation goes on.
     Refused(Status),
-    /// The connection broke, or was cut because the server kept it waiting.
+    /// The connection broke.
     Broken(io::Error),
+    /// The server did not answer in time.
+    Late,
     /// The server does not keep to the protocol.
     Malformed(Malformed),
 }
@@ -95,8 +89,8 @@ impl Abilities {
 
 /// One conversation.
 pub(super) struct Client {
-    stream: Box<dyn Stream>,
-    watch: Arc<Watch>,
+    channel: Channel,
+    /// How long a wait may last.
     limit: Duration,
     /// For messages.
     server: String,
@@ -112,15 +106,9 @@ pub(super) struct Client {
 
 impl Client {
     /// Begins a conversation: agrees on the version and learns what the server can do.
-    pub(super) fn begin(
-        stream: Box<dyn Stream>,
-        watch: Arc<Watch>,
-        limit: Duration,
-        server: String,
-    ) -> Result<Self, Failure> {
+    pub(super) async fn begin(channel: Channel, limit: Duration, server: String) -> Result<Self, Failure> {
         let mut client = Self {
-            stream,
-            watch,
+            channel,
             limit,
             server,
             outgoing: Vec::new(),
@@ -132,21 +120,21 @@ impl Client {
             login_folder: Bytes::from_static(b"/"),
         };
         Request::init(&mut client.outgoing).end();
-        let packet = client.next_packet()?;
+        let packet = client.next_packet().await?;
         let extensions = wire::read_version(packet).map_err(Failure::Malformed)?;
         let text = |bytes: &Bytes| wire::printable(bytes);
         client.can.extensions =
             extensions.iter().take(EXTENSIONS_MAX).map(|(name, data)| (text(name), text(data))).collect();
-        client.learn()?;
+        client.learn().await?;
         Ok(client)
     }
 
     /// The limits of the server and the folder of the login, at once.
-    fn learn(&mut self) -> Result<(), Failure> {
+    async fn learn(&mut self) -> Result<(), Failure> {
         let limits = self.can.has("limits@openssh.com").then(|| self.extended("limits@openssh.com", |request| request));
         let folder = self.request(kind::REALPATH, |request| request.string(b"."));
         if let Some(limits) = limits
-            && let Some(reply) = unless_refused(self.extension_reply(limits))?
+            && let Some(reply) = unless_refused(self.extension_reply(limits).await)?
         {
             let mut fields = Fields(reply);
             let mut next = || fields.u64().map_err(Failure::Malformed);
@@ -158,7 +146,7 @@ impl Client {
             };
             (self.can.read_bytes, self.can.write_bytes) = (within(read), within(write));
         }
-        if let Some(mut names) = unless_refused(self.names(folder))?.flatten()
+        if let Some(mut names) = unless_refused(self.names(folder).await)?.flatten()
             && !names.is_empty()
         {
             self.login_folder = names.swap_remove(0).name;
@@ -168,7 +156,7 @@ impl Client {
 
     /// Whether another operation may begin: everything that was asked was answered.
     pub(super) fn is_in_step(&self) -> bool {
-        !self.is_over && self.slots.is_empty() && self.outgoing.is_empty() && !self.watch.is_cut()
+        !self.is_over && self.slots.is_empty() && self.outgoing.is_empty()
     }
 
     /// For messages.
@@ -190,8 +178,8 @@ impl Client {
     }
 
     /// Sends what was written down, if it is much.
-    pub(super) fn send(&mut self) -> Result<(), Failure> {
-        if self.outgoing.len() >= OUTGOING_BYTES { self.flush() } else { Ok(()) }
+    pub(super) async fn send(&mut self) -> Result<(), Failure> {
+        if self.outgoing.len() >= OUTGOING_BYTES { self.flush().await } else { Ok(()) }
     }
 
     /// Gives up the reply to a request.
@@ -207,41 +195,41 @@ impl Client {
     }
 
     /// Waits for all replies that were given up.
-    pub(super) fn settle(&mut self) -> Result<(), Failure> {
-        self.flush()?;
+    pub(super) async fn settle(&mut self) -> Result<(), Failure> {
+        self.flush().await?;
         while self.slots.values().any(|slot| matches!(slot, Slot::Abandoned)) {
-            self.next_reply()?;
+            self.next_reply().await?;
         }
         Ok(())
     }
 
     /// The reply of a request that is answered by a status alone.
-    pub(super) fn done(&mut self, ticket: Ticket) -> Result<(), Failure> {
-        match self.reply(ticket)? {
+    pub(super) async fn done(&mut self, ticket: Ticket) -> Result<(), Failure> {
+        match self.reply(ticket).await? {
             Reply::Status(Status { code: status::OK, .. }) => Ok(()),
             reply => Err(self.unexpected(reply)),
         }
     }
 
     /// The reply of a request for a handle.
-    pub(super) fn handle(&mut self, ticket: Ticket) -> Result<Bytes, Failure> {
-        match self.reply(ticket)? {
+    pub(super) async fn handle(&mut self, ticket: Ticket) -> Result<Bytes, Failure> {
+        match self.reply(ticket).await? {
             Reply::Handle(handle) => Ok(handle),
             reply => Err(self.unexpected(reply)),
         }
     }
 
     /// The reply of a request for attributes.
-    pub(super) fn attributes(&mut self, ticket: Ticket) -> Result<Attributes, Failure> {
-        match self.reply(ticket)? {
+    pub(super) async fn attributes(&mut self, ticket: Ticket) -> Result<Attributes, Failure> {
+        match self.reply(ticket).await? {
             Reply::Attributes(attributes) => Ok(attributes),
             reply => Err(self.unexpected(reply)),
         }
     }
 
     /// The reply of a request for names; `None` at their end.
-    pub(super) fn names(&mut self, ticket: Ticket) -> Result<Option<Vec<Name>>, Failure> {
-        match self.reply(ticket)? {
+    pub(super) async fn names(&mut self, ticket: Ticket) -> Result<Option<Vec<Name>>, Failure> {
+        match self.reply(ticket).await? {
             Reply::Names(names) => Ok(Some(names)),
             Reply::Status(Status { code: status::EOF, .. }) => Ok(None),
             reply => Err(self.unexpected(reply)),
@@ -249,8 +237,8 @@ impl Client {
     }
 
     /// The reply of a request for content; `None` at its end.
-    pub(super) fn data(&mut self, ticket: Ticket) -> Result<Option<Bytes>, Failure> {
-        match self.reply(ticket)? {
+    pub(super) async fn data(&mut self, ticket: Ticket) -> Result<Option<Bytes>, Failure> {
+        match self.reply(ticket).await? {
             Reply::Data(data) => Ok(Some(data)),
             Reply::Status(Status { code: status::EOF, .. }) => Ok(None),
             reply => Err(self.unexpected(reply)),
@@ -258,16 +246,16 @@ impl Client {
     }
 
     /// The reply of a request of an extension that answers with more than a status.
-    pub(super) fn extension_reply(&mut self, ticket: Ticket) -> Result<Bytes, Failure> {
-        match self.reply(ticket)? {
+    pub(super) async fn extension_reply(&mut self, ticket: Ticket) -> Result<Bytes, Failure> {
+        match self.reply(ticket).await? {
             Reply::Extended(data) => Ok(data),
             reply => Err(self.unexpected(reply)),
         }
     }
 
     /// The first of the names that answer a request for one.
-    pub(super) fn one_name(&mut self, ticket: Ticket) -> Result<Bytes, Failure> {
-        let names = self.names(ticket)?;
+    pub(super) async fn one_name(&mut self, ticket: Ticket) -> Result<Bytes, Failure> {
+        let names = self.names(ticket).await?;
         match names.into_iter().flatten().next() {
             Some(name) => Ok(name.name),
             None => Err(self.malformed("it answered with no name")),
@@ -287,7 +275,7 @@ impl Client {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "a ticket is taken once")]
-    fn reply(&mut self, ticket: Ticket) -> Result<Reply, Failure> {
+    async fn reply(&mut self, ticket: Ticket) -> Result<Reply, Failure> {
         let id = ticket.0;
         loop {
             match self.slots.remove(&id) {
@@ -296,12 +284,12 @@ impl Client {
                 // A ticket is taken once, by its type; only a conversation that is over has lost it.
                 None => return Err(self.malformed("the conversation is over")),
             }
-            self.next_reply()?;
+            self.next_reply().await?;
         }
     }
 
-    fn next_reply(&mut self) -> Result<(), Failure> {
-        let packet = self.next_packet()?;
+    async fn next_reply(&mut self) -> Result<(), Failure> {
+        let packet = self.next_packet().await?;
         let (id, reply) = wire::read_reply(packet).map_err(|Malformed(why)| self.malformed(why))?;
         match self.slots.get_mut(&id) {
             Some(Slot::Abandoned) => drop(self.slots.remove(&id)),
@@ -312,58 +300,63 @@ impl Client {
     }
 
     /// The next packet, without its length field.
-    fn next_packet(&mut self) -> Result<Bytes, Failure> {
-        self.flush()?;
-        let mut guard = self.watch.within(self.limit);
+    async fn next_packet(&mut self) -> Result<Bytes, Failure> {
+        self.flush().await?;
+        let mut deadline = Instant::now() + self.limit;
         let mut seen = self.incoming.len();
         let length = loop {
-            let wanted = match wire::packet_length(&self.incoming) {
-                Ok(Some(length)) if self.incoming.len() >= 4 + length => break length,
-                Ok(wanted) => wanted.map_or(4, |length| 4 + length),
+            let held = self.incoming.len();
+            match wire::packet_length(&self.incoming) {
+                Ok(Some(length)) if held >= 4 + length => break length,
+                // And for what comes with its end.
+                Ok(Some(length)) => self.incoming.reserve(4 + length - held + PROGRESS_BYTES),
+                Ok(None) => {}
                 Err(malformed) => {
                     self.is_over = true;
                     return Err(Failure::Malformed(malformed));
                 }
-            };
-            let held = self.incoming.len();
+            }
             if held >= seen + PROGRESS_BYTES {
-                guard.again(self.limit);
+                deadline = Instant::now() + self.limit;
                 seen = held;
             }
-            self.incoming.resize(held + (wanted - held).max(INCOMING_BYTES), 0);
-            let read = match self.stream.read(&mut self.incoming[held..]) {
-                Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
-                read => read,
-            };
-            self.incoming.truncate(held + read.as_ref().copied().unwrap_or(0));
-            if let Err(error) = read {
-                self.is_over = true;
-                return Err(Failure::Broken(error));
+            match timeout_at(deadline, self.channel.receive()).await {
+                Ok(Ok(bytes)) => self.incoming.extend_from_slice(&bytes),
+                Ok(Err(error)) => return Err(self.broken(error)),
+                Err(_) => return Err(self.late()),
             }
         };
-        drop(guard);
         let mut packet = self.incoming.split_to(4 + length);
         Ok(packet.split_off(4).freeze())
     }
 
-    fn flush(&mut self) -> Result<(), Failure> {
-        let mut sent = 0;
-        while sent < self.outgoing.len() {
-            let _guard = self.watch.within(self.limit);
-            match self.stream.write(&self.outgoing[sent..]) {
-                Ok(0) => {
-                    self.is_over = true;
-                    return Err(Failure::Broken(io::ErrorKind::WriteZero.into()));
-                }
-                Ok(written) => sent += written,
-                Err(error) => {
-                    self.is_over = true;
-                    return Err(Failure::Broken(error));
-                }
+    async fn flush(&mut self) -> Result<(), Failure> {
+        if self.outgoing.is_empty() {
+            return Ok(());
+        }
+        let mut left = Bytes::from(std::mem::take(&mut self.outgoing));
+        // Until all of it is sent: who goes away before leaves a request that nobody can complete.
+        let was_over = std::mem::replace(&mut self.is_over, true);
+        while !left.is_empty() {
+            let part = left.split_to(left.len().min(PROGRESS_BYTES));
+            match timeout(self.limit, self.channel.send(part, &mut self.incoming)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(self.broken(error)),
+                Err(_) => return Err(self.late()),
             }
         }
-        self.outgoing.clear();
+        self.is_over = was_over;
         Ok(())
+    }
+
+    fn broken(&mut self, error: io::Error) -> Failure {
+        self.is_over = true;
+        Failure::Broken(error)
+    }
+
+    fn late(&mut self) -> Failure {
+        self.is_over = true;
+        Failure::Late
     }
 
     /// The same of content on its way, which a connection that breaks has interrupted.
@@ -382,7 +375,7 @@ impl Client {
                 let said = if message.is_empty() { format!("status {code}") } else { message.clone() };
                 Error::new(kind_of(*code), format!("the SFTP server {server} refused to {attempt}: {said}"))
             }
-            Failure::Broken(_) if self.watch.is_cut() => Error::new(
+            Failure::Late => Error::new(
                 ErrorKind::Timeout,
                 format!("the SFTP server {server} did not answer within {:?}: {attempt}", self.limit),
             ),

@@ -6,10 +6,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
 use super::posix::{Info, Owner};
 use super::script::{Script, Shell};
+use super::session::Session;
 use super::status::FileSystem;
-use super::tree::{self, Tree};
+use super::tree;
 use super::{LogLevel, Sftp};
 use crate::Remote;
 use crate::backend::{ByteRange, EntryKind};
@@ -57,7 +61,11 @@ impl Handle {
     /// # Errors
     /// `NotFound`.
     pub async fn get_info(&self, path: &RemotePath) -> Result<Info, Error> {
-        let info = self.run("sftp-get-info", path, Effect::None, |tree, path| tree.info(path, false)).await?;
+        let info = self
+            .run("sftp-get-info", path, Effect::None, |session, path| {
+                async move { session.info(&path, false).await }.boxed()
+            })
+            .await?;
         self.told(info)
     }
 
@@ -66,7 +74,11 @@ impl Handle {
     /// # Errors
     /// `NotFound`, also for a link to nothing; `Denied` for one that leads out.
     pub async fn follow_info(&self, path: &RemotePath) -> Result<Info, Error> {
-        let info = self.run("sftp-follow-info", path, Effect::None, |tree, path| tree.info(path, true)).await?;
+        let info = self
+            .run("sftp-follow-info", path, Effect::None, |session, path| {
+                async move { session.info(&path, true).await }.boxed()
+            })
+            .await?;
         self.told(info)
     }
 
@@ -75,7 +87,11 @@ impl Handle {
     /// # Errors
     /// `NotFound`; `Conflict` when it is not a folder; `TooLarge` with more than [`INFOS_MAX`].
     pub async fn list(&self, path: &RemotePath) -> Result<Vec<Info>, Error> {
-        let infos = self.run("sftp-list", path, Effect::None, |tree, path| tree.infos(path, INFOS_MAX)).await?;
+        let infos = self
+            .run("sftp-list", path, Effect::None, |session, path| {
+                async move { session.infos(&path, INFOS_MAX).await }.boxed()
+            })
+            .await?;
         infos.into_iter().map(|info| self.told(info)).collect()
     }
 
@@ -129,7 +145,10 @@ impl Handle {
         } else {
             target.to_owned()
         };
-        self.run("sftp-symlink", link, Effect::Unknown, move |tree, link| tree.symlink(&target, link)).await
+        self.run("sftp-symlink", link, Effect::Unknown, move |session, link| {
+            async move { session.symlink(&target, &link).await }.boxed()
+        })
+        .await
     }
 
     /// Gives a file a second name.
@@ -138,7 +157,10 @@ impl Handle {
     /// `NotFound`; `AlreadyExists`; `Conflict` for a folder; `Unsupported`.
     pub async fn hard_link(&self, existing: &RemotePath, link: &RemotePath) -> Result<(), Error> {
         let existing = self.outside(existing);
-        self.run("sftp-hard-link", link, Effect::Unknown, move |tree, link| tree.hard_link(&existing, link)).await
+        self.run("sftp-hard-link", link, Effect::Unknown, move |session, link| {
+            async move { session.hard_link(&existing, &link).await }.boxed()
+        })
+        .await
     }
 
     /// What a symbolic link says, as it is.
@@ -146,7 +168,10 @@ impl Handle {
     /// # Errors
     /// `NotFound`; `Conflict` for what is no link.
     pub async fn read_link(&self, path: &RemotePath) -> Result<String, Error> {
-        self.run("sftp-read-link", path, Effect::None, Tree::read_link).await
+        self.run("sftp-read-link", path, Effect::None, |session, path| {
+            async move { session.read_link(&path).await }.boxed()
+        })
+        .await
     }
 
     /// Changes permissions: a mode such as `0o640`. Links are followed within the root.
@@ -154,7 +179,10 @@ impl Handle {
     /// # Errors
     /// `NotFound`; `Denied`; `Invalid` beyond `0o7777`.
     pub async fn chmod(&self, path: &RemotePath, mode: u32) -> Result<(), Error> {
-        self.run("sftp-chmod", path, Effect::Unknown, move |tree, path| tree.change_mode(path, mode, true)).await
+        self.run("sftp-chmod", path, Effect::Unknown, move |session, path| {
+            async move { session.change_mode(&path, mode, true).await }.boxed()
+        })
+        .await
     }
 
     /// The same for a link itself.
@@ -162,7 +190,10 @@ impl Handle {
     /// # Errors
     /// As [`Handle::chmod`]; `Unsupported`.
     pub async fn chmod_link(&self, path: &RemotePath, mode: u32) -> Result<(), Error> {
-        self.run("sftp-chmod", path, Effect::Unknown, move |tree, path| tree.change_mode(path, mode, false)).await
+        self.run("sftp-chmod", path, Effect::Unknown, move |session, path| {
+            async move { session.change_mode(&path, mode, false).await }.boxed()
+        })
+        .await
     }
 
     /// Changes the user, the group, or both. Links are followed within the root unless `follow` is false.
@@ -176,8 +207,8 @@ impl Handle {
         group: Option<Owner>,
         follow: bool,
     ) -> Result<(), Error> {
-        self.run("sftp-chown", path, Effect::Unknown, move |tree, path| {
-            tree.change_owner(path, user.as_ref(), group.as_ref(), follow)
+        self.run("sftp-chown", path, Effect::Unknown, move |session, path| {
+            async move { session.change_owner(&path, user.as_ref(), group.as_ref(), follow).await }.boxed()
         })
         .await
     }
@@ -192,8 +223,10 @@ impl Handle {
         accessed: Option<SystemTime>,
         modified: Option<SystemTime>,
     ) -> Result<(), Error> {
-        self.run("sftp-set-times", path, Effect::Unknown, move |tree, path| tree.change_times(path, accessed, modified))
-            .await
+        self.run("sftp-set-times", path, Effect::Unknown, move |session, path| {
+            async move { session.change_times(&path, accessed, modified).await }.boxed()
+        })
+        .await
     }
 
     /// The space of the file system that a path is on.
@@ -201,7 +234,10 @@ impl Handle {
     /// # Errors
     /// `NotFound`; `Unsupported`.
     pub async fn statvfs(&self, path: &RemotePath) -> Result<FileSystem, Error> {
-        self.run("sftp-statvfs", path, Effect::None, Tree::file_system).await
+        self.run("sftp-statvfs", path, Effect::None, |session, path| {
+            async move { session.file_system(&path).await }.boxed()
+        })
+        .await
     }
 
     /// Waits for what was written to a file to be on the server's disk.
@@ -209,7 +245,8 @@ impl Handle {
     /// # Errors
     /// `NotFound`; `Unsupported`.
     pub async fn fsync(&self, path: &RemotePath) -> Result<(), Error> {
-        self.run("sftp-fsync", path, Effect::None, Tree::sync).await
+        self.run("sftp-fsync", path, Effect::None, |session, path| async move { session.sync(&path).await }.boxed())
+            .await
     }
 
     /// Where a path truly is, links resolved.
@@ -217,7 +254,11 @@ impl Handle {
     /// # Errors
     /// `NotFound`; `Denied` when that is outside of the root.
     pub async fn realpath(&self, path: &RemotePath) -> Result<RemotePath, Error> {
-        let real = self.run("sftp-realpath", path, Effect::None, Tree::real_path).await?;
+        let real = self
+            .run("sftp-realpath", path, Effect::None, |session, path| {
+                async move { session.real_path(&path).await }.boxed()
+            })
+            .await?;
         self.inside(&real)
     }
 
@@ -227,7 +268,9 @@ impl Handle {
     /// When no session can be opened.
     pub async fn login_folder(&self) -> Result<Option<RemotePath>, Error> {
         let root = RemotePath::root();
-        let folder = self.run("sftp-login-folder", &root, Effect::None, |tree, _| Ok(tree.login_folder())).await?;
+        let folder = self
+            .run("sftp-login-folder", &root, Effect::None, |session, _| async { Ok(session.login_folder()) }.boxed())
+            .await?;
         Ok(folder.and_then(|folder| self.inside(&folder).ok()))
     }
 
@@ -257,7 +300,10 @@ impl Handle {
 
     async fn delete_only(&self, path: &RemotePath, kind: EntryKind) -> Result<(), Error> {
         self.not_the_root(path)?;
-        self.run("sftp-delete", path, Effect::Unknown, move |tree, path| tree.delete_only(path, kind)).await
+        self.run("sftp-delete", path, Effect::Unknown, move |session, path| {
+            async move { session.delete_only(&path, kind).await }.boxed()
+        })
+        .await
     }
 
     /// Deletes whatever is at a path, a folder with all that is in it. Links are deleted, never followed.
@@ -266,7 +312,10 @@ impl Handle {
     /// `NotFound`; what was deleted before a failure stays so.
     pub async fn delete(&self, path: &RemotePath) -> Result<(), Error> {
         self.not_the_root(path)?;
-        self.run("sftp-delete", path, Effect::Partial, Tree::delete_all).await
+        self.run("sftp-delete", path, Effect::Partial, |session, path| {
+            async move { session.delete_all(&path).await }.boxed()
+        })
+        .await
     }
 
     /// The content of a regular file; a link is followed within the root.
@@ -310,10 +359,12 @@ impl Handle {
         name: &'static str,
         path: &RemotePath,
         effect: Effect,
-        work: impl FnOnce(&mut Tree, &RemotePath) -> Result<T, Error> + Send + 'static,
+        job: impl for<'session> FnOnce(&'session mut Session, RemotePath) -> BoxFuture<'session, Result<T, Error>>
+        + Send
+        + 'static,
     ) -> Result<T, Error> {
         let outside = self.outside(path);
-        let work = self.server.run(move |tree| work(tree, &outside));
+        let work = self.server.run(move |session| job(session, outside));
         self.remote.once(name, &path.below(&self.folder), effect, work).await
     }
 

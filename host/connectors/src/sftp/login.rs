@@ -1,19 +1,30 @@
 //! How a user logs in (RFC 4252, RFC 4256): the ways that the operator configured, in that order, as far as the server
 //! offers them.
 //!
-//! Blocking; lives on the thread of its session. Knows no file and no command.
+//! Knows no file and no command.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse, Prompt};
+use russh::keys::agent::AgentIdentity;
+use russh::keys::agent::client::AgentClient;
+use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, decode_secret_key};
+use russh::{AgentAuthError, MethodKind, MethodSet};
 use secrecy::{ExposeSecret, SecretString};
-use ssh2::{ErrorCode, KeyboardInteractivePrompt, Prompt, Session};
 
-use crate::error::{Error, ErrorKind};
+use super::ssh::Verifier;
+use crate::error::{Error, ErrorKind, chain};
+
+type Connection = Handle<Verifier>;
 
 /// Keys of an agent that are tried: servers end a login after a few refusals (six with OpenSSH).
 const AGENT_KEYS_MAX: usize = 5;
+
+/// Rounds of questions that are answered: a server that asks again and again accepts nothing.
+const ROUNDS_MAX: u32 = 3;
 
 /// One way to log in.
 #[derive(Debug, Clone)]
@@ -38,16 +49,16 @@ pub enum Login {
 
 impl Login {
     /// The name in the protocol.
-    pub(super) fn method(&self) -> &'static str {
+    fn method(&self) -> MethodKind {
         match self {
-            Self::PrivateKey { .. } | Self::Agent { .. } => "publickey",
-            Self::Password(_) => "password",
-            Self::KeyboardInteractive(_) => "keyboard-interactive",
+            Self::PrivateKey { .. } | Self::Agent { .. } => MethodKind::PublicKey,
+            Self::Password(_) => MethodKind::Password,
+            Self::KeyboardInteractive(_) => MethodKind::KeyboardInteractive,
         }
     }
 
     /// The name in messages and in the configuration.
-    pub(super) fn name(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Self::PrivateKey { .. } => "private-key",
             Self::Agent { .. } => "agent",
@@ -58,145 +69,187 @@ impl Login {
 }
 
 /// Logs in; the name of the way that succeeded.
-pub(super) fn log_in(session: &Session, server: &str, user: &str, ways: &[Login]) -> Result<&'static str, Error> {
-    let mut offered = match offers(session, user) {
-        Ok(Some(offered)) => offered,
-        Ok(None) => return Ok("none"),
-        Err(error) => return Err(broken(server, user, error)),
+pub(super) async fn log_in(
+    connection: &mut Connection,
+    server: &str,
+    user: &str,
+    ways: &[Login],
+) -> Result<&'static str, Error> {
+    let broken = |error: russh::Error| {
+        let message = format!("the connection to the SFTP server {server} broke while {user:?} was logging in");
+        Error::new(ErrorKind::Unavailable, message).with_source(error)
     };
+    let mut offered = match connection.authenticate_none(user).await.map_err(broken)? {
+        AuthResult::Success => return Ok("none"),
+        AuthResult::Failure { remaining_methods, .. } => remaining_methods,
+    };
+    let at_first = told(&offered);
     let mut tried = Vec::new();
     for way in ways {
-        if !is_offered(&offered, way) {
-            // After one of several ways that a server wants, it offers others.
-            if !tried.is_empty() {
-                offered = offers(session, user).map_err(|error| broken(server, user, error))?.unwrap_or(offered);
-            }
-            if !is_offered(&offered, way) {
-                tried.push(format!("{}: the server does not offer {}", way.name(), way.method()));
-                continue;
-            }
+        if !offered.contains(&way.method()) {
+            tried.push(format!("{}: the server does not offer {}", way.name(), name(way.method())));
+            continue;
         }
-        match attempt(session, user, way) {
-            Ok(()) if session.authenticated() => return Ok(way.name()),
-            Ok(()) => tried.push(format!("{}: accepted, but the server wants more", way.name())),
-            Err(Attempt::Refused(why)) => tried.push(format!("{}: {why}", way.name())),
-            Err(Attempt::Broken(error)) => return Err(broken(server, user, error)),
+        match attempt(connection, user, way).await {
+            Ok(AuthResult::Success) => return Ok(way.name()),
+            Ok(AuthResult::Failure { remaining_methods, partial_success }) => {
+                let why = if partial_success {
+                    // One of several ways that the server wants: it offers what is left.
+                    offered = remaining_methods;
+                    "accepted, but the server wants more"
+                } else {
+                    "the server does not accept it"
+                };
+                tried.push(format!("{}: {why}", way.name()));
+            }
+            Err(Attempt::Impossible(why)) => tried.push(format!("{}: {why}", way.name())),
+            Err(Attempt::Broken(error)) => return Err(broken(error)),
         }
     }
     Err(Error::new(
         ErrorKind::Denied,
-        format!("the SFTP server {server} refused the login of {user:?}; it offers {offered}; {}", tried.join("; ")),
+        format!("the SFTP server {server} refused the login of {user:?}; it offers {at_first}; {}", tried.join("; ")),
     ))
 }
 
-fn is_offered(offered: &str, way: &Login) -> bool {
-    offered.split(',').any(|method| method == way.method())
+fn name(method: MethodKind) -> &'static str {
+    (&method).into()
 }
 
-/// The methods that the server takes; `None` when it asks for nothing.
-fn offers(session: &Session, user: &str) -> Result<Option<String>, ssh2::Error> {
-    match session.auth_methods(user) {
-        Ok(methods) => Ok(Some(super::wire::printable(methods.as_bytes()))),
-        Err(_) if session.authenticated() => Ok(None),
-        Err(error) => Err(error),
-    }
+fn told(methods: &MethodSet) -> String {
+    let names: Vec<&str> = methods.iter().map(|method| name(*method)).collect();
+    if names.is_empty() { "nothing that is known here".to_owned() } else { names.join(",") }
 }
 
+/// Why the server was not asked, or did not answer.
 enum Attempt {
-    Refused(String),
-    Broken(ssh2::Error),
+    Impossible(String),
+    Broken(russh::Error),
 }
 
-fn attempt(session: &Session, user: &str, way: &Login) -> Result<(), Attempt> {
+impl From<russh::Error> for Attempt {
+    fn from(error: russh::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+async fn attempt(connection: &mut Connection, user: &str, way: &Login) -> Result<AuthResult, Attempt> {
     match way {
-        Login::Password(password) => session.userauth_password(user, password.expose_secret()).map_err(refused),
-        Login::KeyboardInteractive(password) => {
-            let mut answers = Answers { password, rounds: 0 };
-            session.userauth_keyboard_interactive(user, &mut answers).map_err(refused)
-        }
-        Login::PrivateKey { key, passphrase } => {
-            let text = key.expose_secret();
-            if passphrase.is_none() && is_encrypted(text) {
-                return Err(Attempt::Refused("the key is encrypted: set passphrase".to_owned()));
+        Login::Password(password) => Ok(connection.authenticate_password(user, password.expose_secret()).await?),
+        Login::KeyboardInteractive(password) => by_answers(connection, user, password).await,
+        Login::PrivateKey { key, passphrase } => by_key(connection, user, key, passphrase.as_ref()).await,
+        Login::Agent { socket } => by_agent(connection, user, socket.as_deref()).await,
+    }
+}
+
+/// Answers every question whose answer is not shown with the password, as that is what one would type.
+async fn by_answers(connection: &mut Connection, user: &str, password: &SecretString) -> Result<AuthResult, Attempt> {
+    let mut asked = connection.authenticate_keyboard_interactive_start(user, None).await?;
+    for round in 1.. {
+        let prompts = match asked {
+            KeyboardInteractiveAuthResponse::Success => break,
+            KeyboardInteractiveAuthResponse::Failure { remaining_methods, partial_success } => {
+                return Ok(AuthResult::Failure { remaining_methods, partial_success });
             }
-            let passphrase = passphrase.as_ref().map(ExposeSecret::expose_secret);
-            // A file of a secret is read without the end of its last line, which the library wants.
-            let whole = SecretString::from(format!("{}\n", text.trim_end()));
-            let text = whole.expose_secret();
-            session.userauth_pubkey_memory(user, None, text, passphrase).map_err(|error| match error.code() {
-                // Whatever is wrong with the key itself, before the server is asked.
-                ErrorCode::Session(code::FILE | code::METHOD_NONE | code::KEY_FILE | code::PROTO | code::DECRYPT) => {
-                    let why = if passphrase.is_some() {
-                        "the key cannot be read: its passphrase is wrong, or it is no private key of OpenSSH or PEM"
-                    } else {
-                        "the key cannot be read: it is no private key of OpenSSH or PEM"
-                    };
-                    Attempt::Refused(why.to_owned())
-                }
-                _ => refused(error),
-            })
+            KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } => prompts,
+        };
+        if round > ROUNDS_MAX {
+            return Err(Attempt::Impossible("the server asks again and again".to_owned()));
         }
-        Login::Agent { socket } => by_agent(session, user, socket.as_ref()),
+        let answer = |prompt: &Prompt| if prompt.echo { String::new() } else { password.expose_secret().to_owned() };
+        let answers = prompts.iter().map(answer).collect();
+        asked = connection.authenticate_keyboard_interactive_respond(answers).await?;
     }
+    Ok(AuthResult::Success)
 }
 
-fn by_agent(session: &Session, user: &str, socket: Option<&PathBuf>) -> Result<(), Attempt> {
-    let unreachable = |error: ssh2::Error| Attempt::Refused(format!("the agent cannot be used: {}", error.message()));
-    let mut agent = session.agent().map_err(unreachable)?;
-    if let Some(socket) = socket {
-        agent.set_identity_path(socket).map_err(unreachable)?;
+async fn by_key(
+    connection: &mut Connection,
+    user: &str,
+    key: &SecretString,
+    passphrase: Option<&SecretString>,
+) -> Result<AuthResult, Attempt> {
+    if passphrase.is_none() && is_encrypted(key.expose_secret()) {
+        return Err(Attempt::Impossible("the key is encrypted: set passphrase".to_owned()));
     }
-    agent.connect().map_err(unreachable)?;
-    agent.list_identities().map_err(unreachable)?;
-    let identities = agent.identities().map_err(unreachable)?;
-    let mut last = Attempt::Refused("the agent has no keys".to_owned());
+    let (text, words) = (key.clone(), passphrase.cloned());
+    // What a passphrase is made of takes its time to compute on purpose.
+    let read = tokio::task::spawn_blocking(move || {
+        let words = words.as_ref().map(ExposeSecret::expose_secret);
+        decode_secret_key(text.expose_secret().trim(), words)
+    });
+    let read = read.await.map_err(|error| Attempt::Broken(std::io::Error::other(error).into()))?;
+    let key = read.map_err(|_| {
+        Attempt::Impossible(if passphrase.is_some() {
+            "the key cannot be read: its passphrase is wrong, or it is no private key of OpenSSH, PEM or PuTTY"
+                .to_owned()
+        } else {
+            "the key cannot be read: it is no private key of OpenSSH, PEM or PuTTY".to_owned()
+        })
+    })?;
+    let key = Arc::new(key);
+    let mut answer = None;
+    for hash in hashes(connection, &key.algorithm()).await? {
+        let key = PrivateKeyWithHashAlg::new(Arc::clone(&key), hash);
+        let result = connection.authenticate_publickey(user, key).await?;
+        if is_settled(&result) {
+            return Ok(result);
+        }
+        answer = Some(result);
+    }
+    answer.ok_or_else(|| Attempt::Impossible("the server takes signatures of no kind that the key makes".to_owned()))
+}
+
+/// Whether a key was accepted, if not as the only thing that the server wants.
+fn is_settled(result: &AuthResult) -> bool {
+    !matches!(result, AuthResult::Failure { partial_success: false, .. })
+}
+
+/// With which hashes a key may sign, best first: RSA keys with several, and servers that are old do not tell which they
+/// take (RFC 8332, section 3.3).
+async fn hashes(connection: &Connection, algorithm: &Algorithm) -> Result<Vec<Option<HashAlg>>, russh::Error> {
+    if !matches!(algorithm, Algorithm::Rsa { .. }) {
+        return Ok(vec![None]);
+    }
+    Ok(match connection.best_supported_rsa_hash().await? {
+        Some(best) => vec![best],
+        None => vec![Some(HashAlg::Sha512), None],
+    })
+}
+
+async fn by_agent(connection: &mut Connection, user: &str, socket: Option<&Path>) -> Result<AuthResult, Attempt> {
+    let unusable =
+        |error: russh::keys::Error| Attempt::Impossible(format!("the agent cannot be used: {}", chain(&error)));
+    let agent = match socket {
+        Some(socket) => AgentClient::connect_uds(socket).await,
+        None => AgentClient::connect_env().await,
+    };
+    let mut agent = agent.map_err(unusable)?;
+    if let Some(binding) = connection.agent_session_binding() {
+        // An agent that does not know of this has no keys that are bound to servers either.
+        let _bound = agent.bind_session(binding, false).await;
+    }
+    let identities = agent.request_identities().await.map_err(unusable)?;
+    let mut last = Err(Attempt::Impossible("the agent has no keys".to_owned()));
     for identity in identities.iter().take(AGENT_KEYS_MAX) {
-        match agent.userauth(user, identity).map_err(refused) {
-            Ok(()) => return Ok(()),
-            Err(Attempt::Broken(error)) => return Err(Attempt::Broken(error)),
-            Err(why) => last = why,
+        for hash in hashes(connection, &identity.public_key().algorithm()).await? {
+            let result = match identity {
+                AgentIdentity::PublicKey { key, .. } => {
+                    connection.authenticate_publickey_with(user, key.clone(), hash, &mut agent).await
+                }
+                AgentIdentity::Certificate { certificate, .. } => {
+                    connection.authenticate_certificate_with(user, certificate.clone(), hash, &mut agent).await
+                }
+            };
+            last = match result {
+                Ok(result) if is_settled(&result) => return Ok(result),
+                Ok(result) => Ok(result),
+                Err(AgentAuthError::Send(_)) => return Err(Attempt::Broken(russh::Error::SendError)),
+                Err(AgentAuthError::Key(error)) => Err(unusable(error)),
+            };
         }
     }
-    Err(last)
-}
-
-/// The numbers of errors of libssh2 (its header `libssh2.h`) that tell what happened.
-mod code {
-    pub(super) const TIMEOUT: i32 = -9;
-    pub(super) const SOCKET_SEND: i32 = -7;
-    pub(super) const SOCKET_DISCONNECT: i32 = -13;
-    pub(super) const PROTO: i32 = -14;
-    pub(super) const FILE: i32 = -16;
-    pub(super) const METHOD_NONE: i32 = -17;
-    pub(super) const AUTHENTICATION_FAILED: i32 = -18;
-    pub(super) const PUBLICKEY_UNVERIFIED: i32 = -19;
-    pub(super) const SOCKET_TIMEOUT: i32 = -30;
-    pub(super) const SOCKET_RECV: i32 = -43;
-    pub(super) const BAD_SOCKET: i32 = -45;
-    pub(super) const DECRYPT: i32 = -12;
-    pub(super) const KEY_FILE: i32 = -48;
-}
-
-fn refused(error: ssh2::Error) -> Attempt {
-    match error.code() {
-        ErrorCode::Session(
-            code::TIMEOUT
-            | code::SOCKET_SEND
-            | code::SOCKET_DISCONNECT
-            | code::SOCKET_TIMEOUT
-            | code::SOCKET_RECV
-            | code::BAD_SOCKET,
-        ) => Attempt::Broken(error),
-        ErrorCode::Session(code::AUTHENTICATION_FAILED | code::PUBLICKEY_UNVERIFIED) => {
-            Attempt::Refused("the server does not accept it".to_owned())
-        }
-        _ => Attempt::Refused(error.message().to_owned()),
-    }
-}
-
-fn broken(server: &str, user: &str, error: ssh2::Error) -> Error {
-    let message = format!("the connection to the SFTP server {server} broke while {user:?} was logging in");
-    Error::new(ErrorKind::Unavailable, message).with_source(error)
+    last
 }
 
 /// Whether a private key needs a passphrase, as far as its form tells.
@@ -204,33 +257,14 @@ fn is_encrypted(key: &str) -> bool {
     if key.contains("ENCRYPTED") {
         return true;
     }
+    // The form of PuTTY.
+    if let Some(cipher) = key.lines().find_map(|line| line.strip_prefix("Encryption:")) {
+        return cipher.trim() != "none";
+    }
     let Some((_, rest)) = key.split_once("-----BEGIN OPENSSH PRIVATE KEY-----") else { return false };
     let body: String = rest.split("-----").next().unwrap_or_default().split_ascii_whitespace().collect();
     let Ok(bytes) = STANDARD.decode(body) else { return false };
     // The name of the cipher follows the mark of the form (PROTOCOL.key of OpenSSH, section 1).
     let Some(after) = bytes.strip_prefix(b"openssh-key-v1\0") else { return false };
     !after.starts_with(b"\0\0\0\x04none")
-}
-
-/// Rounds of questions that are answered: a server that asks again and again accepts nothing.
-const ROUNDS_MAX: u32 = 3;
-
-/// Answers every question whose answer is not shown with the password, as that is what one would type.
-struct Answers<'a> {
-    password: &'a SecretString,
-    rounds: u32,
-}
-
-impl KeyboardInteractivePrompt for Answers<'_> {
-    fn prompt<'a>(&mut self, _user: &str, _instructions: &str, prompts: &[Prompt<'a>]) -> Vec<String> {
-        self.rounds += 1;
-        let answer = |prompt: &Prompt<'_>| {
-            if prompt.echo || self.rounds > ROUNDS_MAX {
-                String::new()
-            } else {
-                self.password.expose_secret().to_owned()
-            }
-        };
-        prompts.iter().map(answer).collect()
-    }
 }

@@ -1,12 +1,14 @@
 //! The sessions with one server: how many there are, and which of them nobody uses at the moment.
 //!
-//! Knows no operation. A session that is closed, too old or out of step is not kept.
+//! Knows no operation. Each runs as a task of its own, to its end also when nobody waits for it any more: what it began it
+//! cleans up. A session that is closed, too old or out of step is not kept.
 
-use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 use super::dialer::Dialer;
 use super::session::Session;
@@ -24,7 +26,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 const SESSION_WAIT_MAX: Duration = Duration::from_secs(20);
 
 pub(super) struct Pool {
-    dialer: Arc<Dialer>,
+    dialer: Dialer,
     sessions_max: usize,
     places: Arc<Semaphore>,
     idle_timeout: Duration,
@@ -35,38 +37,23 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Idle {
     /// The one that came back last is the last.
-    sessions: Vec<(Instant, Arc<Session>)>,
+    sessions: Vec<(Instant, Session)>,
     is_watched: bool,
     /// When a session was found broken: what broke it may have broken those that were idle then.
     doubted_at: Option<Instant>,
 }
 
-/// A session in use by one operation; goes back when dropped.
-pub(super) struct Lease {
-    pool: Arc<Pool>,
-    session: Arc<Session>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Deref for Lease {
-    type Target = Session;
-
-    fn deref(&self) -> &Self::Target {
-        &self.session
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.pool.put(Arc::clone(&self.session));
-    }
+/// A session, and the place that it takes among those that there may be.
+struct Lease {
+    session: Session,
+    place: OwnedSemaphorePermit,
 }
 
 impl Pool {
     pub(super) fn new(dialer: Dialer, common: &Common) -> Arc<Self> {
         let sessions_max = common.operations_max.max(1);
         Arc::new(Self {
-            dialer: Arc::new(dialer),
+            dialer,
             sessions_max,
             places: Arc::new(Semaphore::new(sessions_max)),
             idle_timeout: common.idle_timeout,
@@ -75,32 +62,54 @@ impl Pool {
         })
     }
 
-    /// A session that was used before and seems to be alive, or a new one.
-    pub(super) async fn take(self: &Arc<Self>) -> Result<Lease, Error> {
+    /// Begins something on a session that was used before and seems to be alive, or on a new one.
+    pub(super) async fn start<T: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl for<'session> FnOnce(&'session mut Session) -> BoxFuture<'session, T> + Send + 'static,
+    ) -> Result<JoinHandle<T>, Error> {
+        let lease = self.take().await?;
+        Ok(self.work(lease, job))
+    }
+
+    /// The same on a new session.
+    pub(super) async fn start_on_new<T: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl for<'session> FnOnce(&'session mut Session) -> BoxFuture<'session, T> + Send + 'static,
+    ) -> Result<JoinHandle<T>, Error> {
         let place = self.place().await?;
-        while let Some((since, session)) = self.pop() {
+        let session = self.dialer.connect().await?;
+        Ok(self.work(Lease { session, place }, job))
+    }
+
+    fn work<T: Send + 'static>(
+        self: &Arc<Self>,
+        lease: Lease,
+        job: impl for<'session> FnOnce(&'session mut Session) -> BoxFuture<'session, T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        let pool = Arc::clone(self);
+        tokio::spawn(async move {
+            let Lease { mut session, place } = lease;
+            let result = job(&mut session).await;
+            pool.put(session);
+            drop(place);
+            result
+        })
+    }
+
+    async fn take(&self) -> Result<Lease, Error> {
+        let place = self.place().await?;
+        while let Some((since, mut session)) = self.pop() {
             let idle_for = since.elapsed();
             if idle_for >= self.idle_timeout || session.age() >= self.life_time || !session.is_usable() {
                 continue;
             }
             let is_doubted = self.lock().doubted_at.is_some_and(|doubted_at| since <= doubted_at);
-            if idle_for < CHECK_AFTER && !is_doubted || answers(&session).await {
-                return Ok(self.lease(session, place));
+            if idle_for < CHECK_AFTER && !is_doubted || answers(&mut session).await {
+                return Ok(Lease { session, place });
             }
         }
         let session = self.dialer.connect().await?;
-        Ok(self.lease(Arc::new(session), place))
-    }
-
-    /// A new session.
-    pub(super) async fn connect(self: &Arc<Self>) -> Result<Lease, Error> {
-        let place = self.place().await?;
-        let session = self.dialer.connect().await?;
-        Ok(self.lease(Arc::new(session), place))
-    }
-
-    fn lease(self: &Arc<Self>, session: Arc<Session>, place: OwnedSemaphorePermit) -> Lease {
-        Lease { pool: Arc::clone(self), session, _place: place }
+        Ok(Lease { session, place })
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
@@ -119,7 +128,7 @@ impl Pool {
         }
     }
 
-    fn put(self: &Arc<Self>, session: Arc<Session>) {
+    fn put(self: &Arc<Self>, session: Session) {
         let mut idle = self.lock();
         if !session.is_usable() {
             idle.doubted_at = Some(Instant::now());
@@ -129,28 +138,19 @@ impl Pool {
             return;
         }
         idle.sessions.push((Instant::now(), session));
-        if !idle.is_watched
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
+        if !idle.is_watched {
             idle.is_watched = true;
-            runtime.spawn(close_idle(Arc::downgrade(self), self.idle_timeout));
+            tokio::spawn(close_idle(Arc::downgrade(self), self.idle_timeout));
         }
     }
 
-    /// The one that was used last and is free. One that still ends its last job is waited for only when there may be
-    /// no further session.
-    fn pop(&self) -> Option<(Instant, Arc<Session>)> {
-        let mut idle = self.lock();
-        let in_use = self.sessions_max.saturating_sub(self.places.available_permits());
-        match idle.sessions.iter().rposition(|(_, session)| !session.is_busy()) {
-            Some(free) => Some(idle.sessions.remove(free)),
-            None if in_use + idle.sessions.len() > self.sessions_max => idle.sessions.pop(),
-            None => None,
-        }
+    /// The one that was used last.
+    fn pop(&self) -> Option<(Instant, Session)> {
+        self.lock().sessions.pop()
     }
 
     /// The sessions that were idle for too long, and when to look again; `None` when there is nothing to look after.
-    fn expired(&self) -> (Vec<Arc<Session>>, Option<Instant>) {
+    fn expired(&self) -> (Vec<Session>, Option<Instant>) {
         let mut idle = self.lock();
         let now = Instant::now();
         let fresh = idle.sessions.partition_point(|(since, _)| now.duration_since(*since) >= self.idle_timeout);
@@ -166,9 +166,8 @@ impl Pool {
     }
 }
 
-async fn answers(session: &Session) -> bool {
-    let question = session.run(|tree| tree.ping().is_ok());
-    matches!(tokio::time::timeout(CHECK_TIMEOUT, question).await, Ok(Ok(true)))
+async fn answers(session: &mut Session) -> bool {
+    matches!(tokio::time::timeout(CHECK_TIMEOUT, session.ping()).await, Ok(Ok(())))
 }
 
 /// Drops sessions as they expire; ends when none is left, or the pool is gone.
@@ -179,7 +178,6 @@ async fn close_idle(pool: Weak<Pool>, idle_timeout: Duration) {
         let Some(pool) = pool.upgrade() else { return };
         let (expired, again) = pool.expired();
         drop(pool);
-        // Their threads say farewell.
         drop(expired);
         match again {
             Some(time) => next = time,

@@ -1,6 +1,6 @@
 //! What SFTP has beyond the files of every connection: owners, permissions, times, links, the space of a file system.
 //!
-//! Blocking. Extensions of OpenSSH are used where a server has them (its file PROTOCOL, section 4); where it has none,
+//! Extensions of OpenSSH are used where a server has them (its file PROTOCOL, section 4); where it has none,
 //! the error says so.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -132,30 +132,30 @@ impl Tree {
     // ---- Looking ---------------------------------------------------------------------------------------------------
 
     /// What is at a path; a link is followed when asked.
-    pub(super) fn info(&mut self, path: &RemotePath, follow: bool) -> Result<Info, Error> {
-        let found = if follow || self.is_root(path) { self.look_through(path)? } else { self.look(path)? };
+    pub(super) async fn info(&mut self, path: &RemotePath, follow: bool) -> Result<Info, Error> {
+        let found = if follow || self.is_root(path) { self.look_through(path).await? } else { self.look(path).await? };
         let found = found.ok_or_else(|| not_there("look at", path))?;
         let mut info = vec![Info::new(path.clone(), &found)];
-        self.add_names(&mut info)?;
+        self.add_names(&mut info).await?;
         info.pop().ok_or_else(|| not_there("look at", path))
     }
 
     /// The attributes of what is at a path, a link followed within the root.
-    pub(super) fn look_through(&mut self, path: &RemotePath) -> Result<Option<Attributes>, Error> {
-        let place = self.ask_where(path)?;
+    pub(super) async fn look_through(&mut self, path: &RemotePath) -> Result<Option<Attributes>, Error> {
+        let place = self.ask_where(path).await?;
         let ticket = self.ask(kind::STAT, path);
-        let inside = self.is_inside(place, path);
-        let found = self.client.attributes(ticket);
+        let inside = self.is_inside(place, path).await;
+        let found = self.client.attributes(ticket).await;
         inside?;
         self.found(found, &format!("look at {path}"))
     }
 
     /// Everything about the entries of a folder, at most so many.
-    pub(super) fn infos(&mut self, path: &RemotePath, entries_max: usize) -> Result<Vec<Info>, Error> {
-        let handle = self.open_folder(path)?;
+    pub(super) async fn infos(&mut self, path: &RemotePath, entries_max: usize) -> Result<Vec<Info>, Error> {
+        let handle = self.open_folder(path).await?;
         let mut infos = Vec::new();
         let result = loop {
-            match self.next_names(&handle) {
+            match self.next_names(&handle).await {
                 Ok(Some(names)) => infos.extend(names.iter().filter_map(|name| info_of(path, name))),
                 Ok(None) => break Ok(()),
                 Err(failure) => break Err(self.client.error(&format!("list {path}"), failure)),
@@ -165,23 +165,23 @@ impl Tree {
                 break Err(Error::new(ErrorKind::TooLarge, message));
             }
         };
-        self.close(&handle);
+        self.close(&handle).await;
         result?;
-        self.add_names(&mut infos)?;
+        self.add_names(&mut infos).await?;
         Ok(infos)
     }
 
-    fn next_names(&mut self, handle: &Bytes) -> Result<Option<Vec<Name>>, Failure> {
+    async fn next_names(&mut self, handle: &Bytes) -> Result<Option<Vec<Name>>, Failure> {
         let ticket = self.client.request(kind::READDIR, |request| request.string(handle));
-        self.client.names(ticket)
+        self.client.names(ticket).await
     }
 
     /// Adds the names of users and groups, where the server tells them.
-    fn add_names(&mut self, infos: &mut [Info]) -> Result<(), Error> {
+    async fn add_names(&mut self, infos: &mut [Info]) -> Result<(), Error> {
         let users: Vec<u32> = infos.iter().filter_map(|info| info.user).collect::<BTreeSet<_>>().into_iter().collect();
         let groups: Vec<u32> =
             infos.iter().filter_map(|info| info.group).collect::<BTreeSet<_>>().into_iter().collect();
-        let Some((user_names, group_names)) = self.names_of(&users, &groups)? else { return Ok(()) };
+        let Some((user_names, group_names)) = self.names_of(&users, &groups).await? else { return Ok(()) };
         let name = |ids: &[u32], names: &[String], id: Option<u32>| {
             let at = ids.binary_search(&id?).ok()?;
             names.get(at).filter(|name| !name.is_empty()).cloned()
@@ -195,14 +195,14 @@ impl Tree {
 
     /// The names of users and groups, in their order (PROTOCOL of OpenSSH, section 4.12); `None` where the server does
     /// not tell.
-    fn names_of(&mut self, users: &[u32], groups: &[u32]) -> Result<Option<Names>, Error> {
+    async fn names_of(&mut self, users: &[u32], groups: &[u32]) -> Result<Option<Names>, Error> {
         if !self.client.can.has(USERS_GROUPS) {
             return Ok(None);
         }
         let bytes = |ids: &[u32]| ids.iter().flat_map(|id| id.to_be_bytes()).collect::<Vec<u8>>();
         let (user_ids, group_ids) = (bytes(users), bytes(groups));
         let ticket = self.client.extended(USERS_GROUPS, |request| request.string(&user_ids).string(&group_ids));
-        let reply = self.client.extension_reply(ticket);
+        let reply = self.client.extension_reply(ticket).await;
         let failed = |failure| self.client.error("tell the names of users", failure);
         let Some(reply) = unless_refused(reply).map_err(failed)? else { return Ok(None) };
         let mut fields = Fields(reply);
@@ -218,7 +218,7 @@ impl Tree {
     }
 
     /// The number of a user or group.
-    fn owner_id(&mut self, owner: &Owner, role: Role, known: Option<u32>) -> Result<u32, Error> {
+    async fn owner_id(&mut self, owner: &Owner, role: Role, known: Option<u32>) -> Result<u32, Error> {
         let name = match owner {
             Owner::Id(id) => return Ok(*id),
             Owner::Name(name) => name,
@@ -228,7 +228,7 @@ impl Tree {
             Role::User => (&ids, &[]),
             Role::Group => (&[], &ids),
         };
-        let names = self.names_of(users, groups)?.map(|(users, groups)| match role {
+        let names = self.names_of(users, groups).await?.map(|(users, groups)| match role {
             Role::User => users,
             Role::Group => groups,
         });
@@ -246,9 +246,9 @@ impl Tree {
     }
 
     /// Where a path truly is, as seen from outside.
-    pub(super) fn real_path(&mut self, path: &RemotePath) -> Result<RemotePath, Error> {
+    pub(super) async fn real_path(&mut self, path: &RemotePath) -> Result<RemotePath, Error> {
         let ticket = self.ask(kind::REALPATH, path);
-        let real = self.client.one_name(ticket);
+        let real = self.client.one_name(ticket).await;
         let real = real.map_err(|failure| {
             if failure.is_not_found() {
                 not_there("find", path)
@@ -256,16 +256,16 @@ impl Tree {
                 self.client.error(&format!("find {path}"), failure)
             }
         })?;
-        self.below_the_root(&real, path)
+        self.below_the_root(&real, path).await
     }
 
     /// What a symbolic link says, as text.
-    pub(super) fn read_link(&mut self, path: &RemotePath) -> Result<String, Error> {
-        self.confine_parent(path)?;
+    pub(super) async fn read_link(&mut self, path: &RemotePath) -> Result<String, Error> {
+        self.confine_parent(path).await?;
         let ticket = self.ask(kind::READLINK, path);
-        match self.client.one_name(ticket) {
+        match self.client.one_name(ticket).await {
             Ok(target) => Ok(text_of(&target)),
-            Err(failure) => match self.look(path)? {
+            Err(failure) => match self.look(path).await? {
                 None => Err(not_there("read link", path)),
                 Some(found) if !found.is_link() => {
                     let message = format!("cannot read link {path}: it is no symbolic link");
@@ -277,13 +277,13 @@ impl Tree {
     }
 
     /// The space of the file system that a path is on.
-    pub(super) fn file_system(&mut self, path: &RemotePath) -> Result<FileSystem, Error> {
+    pub(super) async fn file_system(&mut self, path: &RemotePath) -> Result<FileSystem, Error> {
         self.needs(STATVFS)?;
-        let place = self.ask_where(path)?;
+        let place = self.ask_where(path).await?;
         let wire = wire_path(path);
         let ticket = self.client.extended(STATVFS, |request| request.string(&wire));
-        let inside = self.is_inside(place, path);
-        let reply = self.client.extension_reply(ticket);
+        let inside = self.is_inside(place, path).await;
+        let reply = self.client.extension_reply(ticket).await;
         inside?;
         let attempt = format!("tell the space of {path}");
         let reply = reply.map_err(|failure| self.client.error(&attempt, failure))?;
@@ -301,17 +301,23 @@ impl Tree {
     // ---- Changing --------------------------------------------------------------------------------------------------
 
     /// Changes attributes; of a link itself where the server can, and of what it leads to when asked.
-    fn set(&mut self, attempt: &str, path: &RemotePath, attributes: &Attributes, follow: bool) -> Result<(), Error> {
+    async fn set(
+        &mut self,
+        attempt: &str,
+        path: &RemotePath,
+        attributes: &Attributes,
+        follow: bool,
+    ) -> Result<(), Error> {
         let wire = wire_path(path);
         let ticket = if follow {
-            self.confine(path)?;
+            self.confine(path).await?;
             self.client.request(kind::SETSTAT, |request| request.string(&wire).attributes(attributes))
         } else {
             self.needs(LSETSTAT)?;
-            self.confine_parent(path)?;
+            self.confine_parent(path).await?;
             self.client.extended(LSETSTAT, |request| request.string(&wire).attributes(attributes))
         };
-        self.client.done(ticket).map_err(|failure| {
+        self.client.done(ticket).await.map_err(|failure| {
             if failure.is_not_found() {
                 return not_there(attempt, path);
             }
@@ -319,25 +325,25 @@ impl Tree {
         })
     }
 
-    pub(super) fn change_mode(&mut self, path: &RemotePath, mode: u32, follow: bool) -> Result<(), Error> {
+    pub(super) async fn change_mode(&mut self, path: &RemotePath, mode: u32, follow: bool) -> Result<(), Error> {
         if mode > MODE_MAX {
             return Err(Error::new(
                 ErrorKind::Invalid,
                 format!("{mode:o} is no mode: permissions end at {MODE_MAX:o}"),
             ));
         }
-        self.set("change the mode of", path, &Attributes { mode: Some(mode), ..Attributes::default() }, follow)
+        self.set("change the mode of", path, &Attributes { mode: Some(mode), ..Attributes::default() }, follow).await
     }
 
     /// Changes user, group or both; the protocol wants both told.
-    pub(super) fn change_owner(
+    pub(super) async fn change_owner(
         &mut self,
         path: &RemotePath,
         user: Option<&Owner>,
         group: Option<&Owner>,
         follow: bool,
     ) -> Result<(), Error> {
-        let found = if follow { self.look_through(path)? } else { self.look(path)? };
+        let found = if follow { self.look_through(path).await? } else { self.look(path).await? };
         let found = found.ok_or_else(|| not_there("change the owner of", path))?;
         let (known_user, known_group) = found.owner.unzip();
         let unknown = || {
@@ -345,38 +351,44 @@ impl Tree {
             Error::new(ErrorKind::Unsupported, message)
         };
         let (before_user, before_group) = found.owner.ok_or_else(unknown)?;
-        let user = user.map_or(Ok(before_user), |user| self.owner_id(user, Role::User, known_user))?;
-        let group = group.map_or(Ok(before_group), |group| self.owner_id(group, Role::Group, known_group))?;
+        let user = match user {
+            Some(user) => self.owner_id(user, Role::User, known_user).await?,
+            None => before_user,
+        };
+        let group = match group {
+            Some(group) => self.owner_id(group, Role::Group, known_group).await?,
+            None => before_group,
+        };
         let attributes = Attributes { owner: Some((user, group)), ..Attributes::default() };
-        self.set("change the owner of", path, &attributes, follow)
+        self.set("change the owner of", path, &attributes, follow).await
     }
 
     /// Sets the times of the last access and change; what is not given stays, as far as the server told it.
-    pub(super) fn change_times(
+    pub(super) async fn change_times(
         &mut self,
         path: &RemotePath,
         accessed: Option<SystemTime>,
         modified: Option<SystemTime>,
     ) -> Result<(), Error> {
-        let found = self.look_through(path)?.ok_or_else(|| not_there("set the times of", path))?;
+        let found = self.look_through(path).await?.ok_or_else(|| not_there("set the times of", path))?;
         let now = seconds(SystemTime::now());
         let (accessed_before, modified_before) = found.times.unwrap_or((now, now));
         let times = (accessed.map_or(accessed_before, seconds), modified.map_or(modified_before, seconds));
-        self.set("set the times of", path, &Attributes { times: Some(times), ..Attributes::default() }, true)
+        self.set("set the times of", path, &Attributes { times: Some(times), ..Attributes::default() }, true).await
     }
 
     /// Makes a symbolic link that says `target`. One that would lead out of the root is refused.
-    pub(super) fn symlink(&mut self, target: &str, link: &RemotePath) -> Result<(), Error> {
-        self.confine_parent(link)?;
+    pub(super) async fn symlink(&mut self, target: &str, link: &RemotePath) -> Result<(), Error> {
+        self.confine_parent(link).await?;
         let said = self.link_target(target, link)?;
         let wire = wire_path(link);
         // OpenSSH has the two the other way round than the draft, and the others do as OpenSSH does (PROTOCOL, 4.1).
         let ticket = self.client.request(kind::SYMLINK, |request| request.string(&said).string(&wire));
-        let Err(failure) = self.client.done(ticket) else { return Ok(()) };
-        if failure.is_refusal() && self.look(link)?.is_some() {
+        let Err(failure) = self.client.done(ticket).await else { return Ok(()) };
+        if failure.is_refusal() && self.look(link).await?.is_some() {
             return Err(tree::exists("make link", link));
         }
-        Err(self.not_put("make link", link, failure))
+        Err(self.not_put("make link", link, failure).await)
     }
 
     /// What a link is to say: relative as it is, absolute as seen from outside.
@@ -406,35 +418,35 @@ impl Tree {
         Ok(bytes_of(target))
     }
 
-    pub(super) fn hard_link(&mut self, existing: &RemotePath, link: &RemotePath) -> Result<(), Error> {
+    pub(super) async fn hard_link(&mut self, existing: &RemotePath, link: &RemotePath) -> Result<(), Error> {
         self.needs(HARDLINK)?;
         for path in [existing, link] {
-            self.confine_parent(path)?;
+            self.confine_parent(path).await?;
         }
-        match self.look(existing)? {
+        match self.look(existing).await? {
             None => return Err(not_there("link to", existing)),
             Some(found) if found.is_directory() => return Err(is_a_folder("link to", existing)),
             Some(_) => {}
         }
         let (from, to) = (wire_path(existing), wire_path(link));
         let ticket = self.client.extended(HARDLINK, |request| request.string(&from).string(&to));
-        let Err(failure) = self.client.done(ticket) else { return Ok(()) };
-        if failure.is_refusal() && self.look(link)?.is_some() {
+        let Err(failure) = self.client.done(ticket).await else { return Ok(()) };
+        if failure.is_refusal() && self.look(link).await?.is_some() {
             return Err(tree::exists("make link", link));
         }
-        Err(self.not_put("make link", link, failure))
+        Err(self.not_put("make link", link, failure).await)
     }
 
     /// Waits for what was written to a file to be on the disk.
-    pub(super) fn sync(&mut self, path: &RemotePath) -> Result<(), Error> {
+    pub(super) async fn sync(&mut self, path: &RemotePath) -> Result<(), Error> {
         self.needs(FSYNC)?;
-        let place = self.ask_where(path)?;
+        let place = self.ask_where(path).await?;
         let wire = wire_path(path);
         let ticket = self
             .client
             .request(kind::OPEN, |request| request.string(&wire).u32(open::READ).attributes(&Attributes::default()));
-        let inside = self.is_inside(place, path);
-        let handle = self.client.handle(ticket);
+        let inside = self.is_inside(place, path).await;
+        let handle = self.client.handle(ticket).await;
         let attempt = format!("sync {path}");
         let handle = match (inside, handle) {
             (Ok(()), Ok(handle)) => handle,
@@ -442,20 +454,20 @@ impl Tree {
             (Ok(()), Err(failure)) => return Err(self.client.error(&attempt, failure)),
             (Err(error), handle) => {
                 if let Ok(handle) = handle {
-                    self.close(&handle);
+                    self.close(&handle).await;
                 }
                 return Err(error);
             }
         };
         let ticket = self.client.extended(FSYNC, |request| request.string(&handle));
-        let synced = self.client.done(ticket);
-        self.close(&handle);
+        let synced = self.client.done(ticket).await;
+        self.close(&handle).await;
         synced.map_err(|failure| self.client.error(&attempt, failure))
     }
 
     /// Deletes what is at a path if it is of a kind.
-    pub(super) fn delete_only(&mut self, path: &RemotePath, kind: EntryKind) -> Result<(), Error> {
-        let found = self.look(path)?.ok_or_else(|| not_there("delete", path))?;
+    pub(super) async fn delete_only(&mut self, path: &RemotePath, kind: EntryKind) -> Result<(), Error> {
+        let found = self.look(path).await?.ok_or_else(|| not_there("delete", path))?;
         if entry_kind(&found) != kind {
             let what = match kind {
                 EntryKind::File => "file",
@@ -465,25 +477,25 @@ impl Tree {
             };
             return Err(Error::new(ErrorKind::Conflict, format!("cannot delete {path}: it is no {what}")));
         }
-        self.delete(path)
+        self.delete(path).await
     }
 
     /// Deletes whatever is at a path with all that is in it. Links are deleted, never followed.
-    pub(super) fn delete_all(&mut self, path: &RemotePath) -> Result<(), Error> {
-        let found = self.look(path)?.ok_or_else(|| not_there("delete", path))?;
-        if found.is_directory() { self.delete_folder(path, 0) } else { self.delete(path) }
+    pub(super) async fn delete_all(&mut self, path: &RemotePath) -> Result<(), Error> {
+        let found = self.look(path).await?.ok_or_else(|| not_there("delete", path))?;
+        if found.is_directory() { self.delete_folder(path, 0).await } else { self.delete(path).await }
     }
 
-    fn delete_folder(&mut self, path: &RemotePath, depth: usize) -> Result<(), Error> {
+    async fn delete_folder(&mut self, path: &RemotePath, depth: usize) -> Result<(), Error> {
         if depth > DEPTH_MAX {
             return Err(Error::new(ErrorKind::TooLarge, format!("cannot delete {path}: it is too deep")));
         }
-        let handle = self.open_folder(path)?;
+        let handle = self.open_folder(path).await?;
         let mut folders = Vec::new();
         let mut deletes = VecDeque::new();
         let mut failed = None;
         while failed.is_none() {
-            let names = match self.next_names(&handle) {
+            let names = match self.next_names(&handle).await {
                 Ok(Some(names)) => names,
                 Ok(None) => break,
                 Err(failure) => {
@@ -500,25 +512,25 @@ impl Tree {
                 }
             }
             while deletes.len() > DELETES_AHEAD_MAX {
-                failed = failed.or(self.deleted(&mut deletes));
+                failed = failed.or(self.deleted(&mut deletes).await);
             }
         }
         while !deletes.is_empty() {
-            failed = failed.or(self.deleted(&mut deletes));
+            failed = failed.or(self.deleted(&mut deletes).await);
         }
-        self.close(&handle);
+        self.close(&handle).await;
         if let Some(error) = failed {
             return Err(error);
         }
         for folder in folders {
-            self.delete_folder(&folder, depth + 1)?;
+            Box::pin(self.delete_folder(&folder, depth + 1)).await?;
         }
-        self.delete(path)
+        self.delete(path).await
     }
 
-    fn deleted(&mut self, deletes: &mut VecDeque<(Ticket, RemotePath)>) -> Option<Error> {
+    async fn deleted(&mut self, deletes: &mut VecDeque<(Ticket, RemotePath)>) -> Option<Error> {
         let (ticket, path) = deletes.pop_front()?;
-        match self.client.done(ticket) {
+        match self.client.done(ticket).await {
             // Somebody else was faster.
             Err(failure) if !failure.is_not_found() => Some(self.client.error(&format!("delete {path}"), failure)),
             _ => None,

@@ -1,7 +1,7 @@
 //! Content from and to a server, in many requests at once so that latency does not matter, and how a file gets there
 //! whole or not at all: a temporary name beside the target, the size checked, a rename.
 //!
-//! Blocking. A transfer that nobody wants any more puts everything in order before it ends.
+//! A transfer that nobody wants any more puts everything in order before it ends.
 
 use std::collections::VecDeque;
 use std::time::SystemTime;
@@ -22,7 +22,7 @@ use crate::temporary;
 /// Bytes on their way at once, asked for or sent and not acknowledged: 160 MiB/s at a latency of 50 ms.
 pub(super) const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Chunks between the thread and the consumer or source of content, each at most as long as a packet.
+/// Chunks between a session and the consumer or source of content, each at most as long as a packet.
 pub(super) const CHUNKS_WAITING_MAX: usize = 4;
 
 /// Smaller pieces of content are put together into one request, as far as they are there.
@@ -52,14 +52,14 @@ impl Tree {
 
     /// Sends a file's content in chunks, as long as somebody takes them. `opened` hears how much will come, where the
     /// server says so.
-    pub(super) fn read(
+    pub(super) async fn read(
         &mut self,
         path: &RemotePath,
         range: ByteRange,
         opened: oneshot::Sender<Result<Option<u64>, Error>>,
         chunks: &mpsc::Sender<Result<Bytes, Error>>,
     ) {
-        let handle = match self.open_file(path) {
+        let handle = match self.open_file(path).await {
             Ok(handle) => handle,
             Err(error) => return drop(opened.send(Err(error))),
         };
@@ -70,7 +70,7 @@ impl Tree {
         if first > 0 {
             download.ask(&mut self.client, &handle, first);
         }
-        let told = self.client.attributes(attributes);
+        let told = self.client.attributes(attributes).await;
         match told.map_err(|failure| self.client.error(&format!("read {path}"), failure)) {
             Ok(attributes) if attributes.is_directory() => drop(opened.send(Err(is_a_folder("read", path)))),
             Ok(attributes) => {
@@ -78,29 +78,29 @@ impl Tree {
                     attributes.size.map(|size| size.saturating_sub(range.offset).min(range.length.unwrap_or(u64::MAX)));
                 download.end = wanted.or(range.length).map(|wanted| range.offset.saturating_add(wanted));
                 if opened.send(Ok(wanted)).is_ok()
-                    && let Err(error) = download.run(&mut self.client, &handle, path, wanted.is_some(), chunks)
+                    && let Err(error) = download.run(&mut self.client, &handle, path, wanted.is_some(), chunks).await
                 {
                     // Whoever gave up waiting does not want to hear of it.
-                    let _heard = chunks.blocking_send(Err(error));
+                    let _heard = chunks.send(Err(error)).await;
                 }
             }
             Err(error) => drop(opened.send(Err(error))),
         }
         download.abandon(&mut self.client);
-        self.close(&handle);
+        self.close(&handle).await;
     }
 
-    fn open_file(&mut self, path: &RemotePath) -> Result<Bytes, Error> {
-        let place = self.ask_where(path)?;
+    async fn open_file(&mut self, path: &RemotePath) -> Result<Bytes, Error> {
+        let place = self.ask_where(path).await?;
         let wire = wire_path(path);
         let ticket = self
             .client
             .request(kind::OPEN, |request| request.string(&wire).u32(open::READ).attributes(&Attributes::default()));
-        let inside = self.is_inside(place, path);
-        match (inside, self.client.handle(ticket)) {
+        let inside = self.is_inside(place, path).await;
+        match (inside, self.client.handle(ticket).await) {
             (Ok(()), Ok(handle)) => Ok(handle),
             (Ok(()), Err(failure)) => {
-                if failure.is_refusal() && self.look(path)?.is_some_and(|found| found.is_directory()) {
+                if failure.is_refusal() && self.look(path).await?.is_some_and(|found| found.is_directory()) {
                     return Err(is_a_folder("read", path));
                 }
                 if failure.is_not_found() {
@@ -109,7 +109,7 @@ impl Tree {
                 Err(self.client.error(&format!("read {path}"), failure))
             }
             (Err(error), Ok(handle)) => {
-                self.close(&handle);
+                self.close(&handle).await;
                 Err(error)
             }
             (Err(error), Err(_)) => Err(error),
@@ -122,26 +122,26 @@ impl Tree {
     /// could not be removed.
     ///
     /// What can be continued is left where it is.
-    pub(super) fn write(
+    pub(super) async fn write(
         &mut self,
         path: &RemotePath,
         options: &WriteOptions,
         pieces: &mut mpsc::Receiver<Piece>,
         is_wanted: impl Fn() -> bool,
     ) -> (Result<Entry, Error>, Option<Leftover>) {
-        let (temporary, handle) = match self.open_temporary(path, options) {
+        let (temporary, handle) = match self.open_temporary(path, options).await {
             Ok(opened) => opened,
             Err(error) => return (Err(error), None),
         };
         let offset = options.resume.as_ref().map_or(0, |resume| resume.offset);
-        let written = self.fill(&handle, path, offset, options.modified, pieces);
+        let written = self.fill(&handle, path, offset, options.modified, pieces).await;
         // Nobody is to wait for a place to put more.
         pieces.close();
         let named = match written {
             Ok(sent) if !is_wanted() => Err((given_up(path, sent), true)),
-            Ok(sent) => self.give_name(&temporary, path, sent, options.if_exists),
+            Ok(sent) => self.give_name(&temporary, path, sent, options.if_exists).await,
             Err(error) => {
-                self.close(&handle);
+                self.close(&handle).await;
                 Err((error, true))
             }
         };
@@ -149,39 +149,43 @@ impl Tree {
             Ok(entry) => (Ok(entry), None),
             Err((error, false)) => (Err(error), None),
             Err((error, true)) if options.resume.is_some() => (Err(error), None),
-            Err((error, true)) => (Err(error), self.remove_leftover(temporary)),
+            Err((error, true)) => (Err(error), self.remove_leftover(temporary).await),
         }
     }
 
-    fn remove_leftover(&mut self, temporary: RemotePath) -> Option<Leftover> {
+    async fn remove_leftover(&mut self, temporary: RemotePath) -> Option<Leftover> {
         let ticket = self.ask(kind::REMOVE, &temporary);
-        match self.client.done(ticket) {
+        match self.client.done(ticket).await {
             Err(failure) if !failure.is_refusal() => Some(Leftover(temporary)),
             _ => None,
         }
     }
 
     /// Removes what another session has left.
-    pub(super) fn remove(&mut self, leftover: &Leftover) -> Result<(), Failure> {
+    pub(super) async fn remove(&mut self, leftover: &Leftover) -> Result<(), Failure> {
         let ticket = self.ask(kind::REMOVE, &leftover.0);
-        match self.client.done(ticket) {
+        match self.client.done(ticket).await {
             Err(failure) if !failure.is_not_found() => Err(failure),
             _ => Ok(()),
         }
     }
 
-    fn open_temporary(&mut self, path: &RemotePath, options: &WriteOptions) -> Result<(RemotePath, Bytes), Error> {
+    async fn open_temporary(
+        &mut self,
+        path: &RemotePath,
+        options: &WriteOptions,
+    ) -> Result<(RemotePath, Bytes), Error> {
         let Some(folder) = path.parent().filter(|_| !self.is_root(path)) else {
             return Err(is_a_folder("write", path));
         };
         let temporary = temporary_for(path, options.resume.as_ref().map(|resume| &resume.key))?;
-        self.confine(&folder)?;
+        self.confine(&folder).await?;
         let target = self.ask(kind::LSTAT, path);
         let opened = match &options.resume {
             None => Ok(self.ask_new(&temporary)),
             Some(resume) => Err(resume),
         };
-        let target = self.client.attributes(target);
+        let target = self.client.attributes(target).await;
         let refusal = match self.found(target, &format!("look at {path}")) {
             Ok(Some(found)) if found.is_directory() => Some(is_a_folder("write", path)),
             Ok(Some(_)) if options.if_exists == IfExists::Fail => Some(exists("write", path)),
@@ -189,16 +193,19 @@ impl Tree {
             Err(error) => Some(error),
         };
         let opened = match (opened, &refusal) {
-            (Ok(ticket), _) => self.client.handle(ticket).map_err(|failure| self.not_put("write", path, failure)),
-            (Err(resume), None) => self.reopen(&temporary, path, resume),
+            (Ok(ticket), _) => match self.client.handle(ticket).await {
+                Ok(handle) => Ok(handle),
+                Err(failure) => Err(self.not_put("write", path, failure).await),
+            },
+            (Err(resume), None) => self.reopen(&temporary, path, resume).await,
             (Err(_), Some(_)) => return Err(refusal.unwrap_or_else(|| exists("write", path))),
         };
         match (refusal, opened) {
             (None, opened) => Ok((temporary, opened?)),
             (Some(refusal), Ok(handle)) => {
-                self.close(&handle);
+                self.close(&handle).await;
                 // It is empty, and its name is not one that anybody looks for.
-                drop(self.remove_leftover(temporary));
+                drop(self.remove_leftover(temporary).await);
                 Err(refusal)
             }
             (Some(refusal), Err(_)) => Err(refusal),
@@ -212,8 +219,8 @@ impl Tree {
     }
 
     /// Opens content that an earlier write has left, and drops what lies beyond the offset.
-    fn reopen(&mut self, temporary: &RemotePath, path: &RemotePath, resume: &Resume) -> Result<Bytes, Error> {
-        let held = self.partial_bytes(temporary)?;
+    async fn reopen(&mut self, temporary: &RemotePath, path: &RemotePath, resume: &Resume) -> Result<Bytes, Error> {
+        let held = self.partial_bytes(temporary).await?;
         if held < resume.offset {
             let offset = resume.offset;
             let message = format!("cannot go on writing {path} at byte {offset}: only {held} bytes are left of it");
@@ -223,13 +230,15 @@ impl Tree {
         let ticket = self.client.request(kind::OPEN, |request| {
             request.string(&wire).u32(open::WRITE | open::CREATE).attributes(&Attributes::default())
         });
-        let opened = self.client.handle(ticket);
-        let handle = opened.map_err(|failure| self.not_put("write", path, failure))?;
+        let handle = match self.client.handle(ticket).await {
+            Ok(handle) => handle,
+            Err(failure) => return Err(self.not_put("write", path, failure).await),
+        };
         if held > resume.offset {
             let size = Attributes { size: Some(resume.offset), ..Attributes::default() };
             let ticket = self.client.request(kind::FSETSTAT, |request| request.string(&handle).attributes(&size));
-            if let Err(failure) = self.client.done(ticket) {
-                self.close(&handle);
+            if let Err(failure) = self.client.done(ticket).await {
+                self.close(&handle).await;
                 return Err(self.client.error(&format!("shorten what is there of {path}"), failure));
             }
         }
@@ -237,13 +246,13 @@ impl Tree {
     }
 
     /// How many bytes an earlier write has left.
-    pub(super) fn partial(&mut self, path: &RemotePath, key: &ResumeKey) -> Result<u64, Error> {
-        self.confine_parent(path)?;
-        self.partial_bytes(&temporary_for(path, Some(key))?)
+    pub(super) async fn partial(&mut self, path: &RemotePath, key: &ResumeKey) -> Result<u64, Error> {
+        self.confine_parent(path).await?;
+        self.partial_bytes(&temporary_for(path, Some(key))?).await
     }
 
-    fn partial_bytes(&mut self, temporary: &RemotePath) -> Result<u64, Error> {
-        Ok(match self.look(temporary)? {
+    async fn partial_bytes(&mut self, temporary: &RemotePath) -> Result<u64, Error> {
+        Ok(match self.look(temporary).await? {
             None => 0,
             Some(found) if found.is_file() => found.size.unwrap_or(0),
             Some(_) => {
@@ -256,11 +265,15 @@ impl Tree {
     // ---- Appending and copying -------------------------------------------------------------------------------------
 
     /// Puts content behind the end of a file, which is made when it is missing.
-    pub(super) fn append(&mut self, path: &RemotePath, pieces: &mut mpsc::Receiver<Piece>) -> Result<Entry, Error> {
+    pub(super) async fn append(
+        &mut self,
+        path: &RemotePath,
+        pieces: &mut mpsc::Receiver<Piece>,
+    ) -> Result<Entry, Error> {
         // What the path leads to is written, so that must be inside.
-        self.confine_parent(path)?;
-        self.confine(path)?;
-        if self.is_root(path) || self.look_through(path)?.is_some_and(|found| found.is_directory()) {
+        self.confine_parent(path).await?;
+        self.confine(path).await?;
+        if self.is_root(path) || self.look_through(path).await?.is_some_and(|found| found.is_directory()) {
             return Err(is_a_folder("append to", path));
         }
         let wire = wire_path(path);
@@ -268,27 +281,29 @@ impl Tree {
         let ticket = self
             .client
             .request(kind::OPEN, |request| request.string(&wire).u32(flags).attributes(&Attributes::default()));
-        let opened = self.client.handle(ticket);
-        let handle = opened.map_err(|failure| self.not_put("append to", path, failure))?;
-        let appended = self.append_to(&handle, path, pieces);
+        let handle = match self.client.handle(ticket).await {
+            Ok(handle) => handle,
+            Err(failure) => return Err(self.not_put("append to", path, failure).await),
+        };
+        let appended = self.append_to(&handle, path, pieces).await;
         pieces.close();
-        self.close(&handle);
+        self.close(&handle).await;
         appended?;
-        self.stat(path)
+        self.stat(path).await
     }
 
-    fn append_to(
+    async fn append_to(
         &mut self,
         handle: &Bytes,
         path: &RemotePath,
         pieces: &mut mpsc::Receiver<Piece>,
     ) -> Result<(), Error> {
         let ticket = self.client.request(kind::FSTAT, |request| request.string(handle));
-        let told = self.client.attributes(ticket);
+        let told = self.client.attributes(ticket).await;
         let before = told.map_err(|failure| self.client.error(&format!("append to {path}"), failure))?;
         let offset = before.size.unwrap_or(0);
         let mut upload = Upload { sent: VecDeque::new(), in_flight: 0, offset };
-        let sent = upload.run(&mut self.client, handle, pieces);
+        let sent = upload.run(&mut self.client, handle, pieces).await;
         for (ticket, _) in upload.sent {
             self.client.abandon(ticket);
         }
@@ -304,7 +319,7 @@ impl Tree {
     }
 
     /// Copies a file on the server (PROTOCOL of OpenSSH, section 4.11); `None` where it cannot.
-    pub(super) fn copy(
+    pub(super) async fn copy(
         &mut self,
         source: &RemotePath,
         target: &RemotePath,
@@ -313,19 +328,19 @@ impl Tree {
         if !self.client.can.has(COPY_DATA) {
             return Ok(None);
         }
-        let from = self.open_file(source)?;
+        let from = self.open_file(source).await?;
         let ticket = self.client.request(kind::FSTAT, |request| request.string(&from));
-        let told = self.client.attributes(ticket);
+        let told = self.client.attributes(ticket).await;
         let copied = match told.map_err(|failure| self.client.error(&format!("copy {source}"), failure)) {
             Ok(found) if found.is_directory() => Err(is_a_folder("copy", source)),
-            Ok(found) => self.copy_from(&from, &found, source, target, if_exists),
+            Ok(found) => self.copy_from(&from, &found, source, target, if_exists).await,
             Err(error) => Err(error),
         };
-        self.close(&from);
+        self.close(&from).await;
         copied
     }
 
-    fn copy_from(
+    async fn copy_from(
         &mut self,
         from: &Bytes,
         found: &Attributes,
@@ -333,9 +348,9 @@ impl Tree {
         target: &RemotePath,
         if_exists: IfExists,
     ) -> Result<Option<Entry>, Error> {
-        let (temporary, to) = self.open_temporary(target, &WriteOptions::new(if_exists))?;
+        let (temporary, to) = self.open_temporary(target, &WriteOptions::new(if_exists)).await?;
         let size = found.size.unwrap_or(0);
-        let mut result = Ok(size);
+        let mut result = Ok(());
         let mut offset = 0;
         while offset < size && result.is_ok() {
             // A part at a time, so that no answer takes long.
@@ -343,29 +358,36 @@ impl Tree {
             let ticket = self
                 .client
                 .extended(COPY_DATA, |request| request.string(from).u64(offset).u64(length).string(&to).u64(offset));
-            if let Err(failure) = self.client.done(ticket) {
+            if let Err(failure) = self.client.done(ticket).await {
                 result = Err(self.client.error(&format!("copy {source} to {target}"), failure));
             }
             offset += length;
         }
         let modified = found.times.and_then(|(_, modified)| super::posix::time(modified));
-        let copied = match result.and_then(|size| self.finish(&to, target, size, modified)) {
-            Ok(size) => self.give_name(&temporary, target, size, if_exists),
+        let finished = match result {
+            Ok(()) => self.finish(&to, target, size, modified).await,
+            Err(error) => Err(error),
+        };
+        let copied = match finished {
+            Ok(size) => self.give_name(&temporary, target, size, if_exists).await,
             Err(error) => {
-                self.close(&to);
+                self.close(&to).await;
                 Err((error, true))
             }
         };
-        copied.map(Some).map_err(|(error, is_leftover)| {
-            if is_leftover && self.remove_leftover(temporary).is_some() {
-                tracing::warn!(%target, "the temporary file of a copy may be left");
+        match copied {
+            Ok(entry) => Ok(Some(entry)),
+            Err((error, is_leftover)) => {
+                if is_leftover && self.remove_leftover(temporary).await.is_some() {
+                    tracing::warn!(%target, "the temporary file of a copy may be left");
+                }
+                Err(error)
             }
-            error
-        })
+        }
     }
 
     /// Sends the content and sees that all of it arrived; the number of bytes. The file is closed when this succeeds.
-    fn fill(
+    async fn fill(
         &mut self,
         handle: &Bytes,
         path: &RemotePath,
@@ -374,11 +396,11 @@ impl Tree {
         pieces: &mut mpsc::Receiver<Piece>,
     ) -> Result<u64, Error> {
         let mut upload = Upload { sent: VecDeque::new(), in_flight: 0, offset };
-        let filled = upload.run(&mut self.client, handle, pieces);
+        let filled = upload.run(&mut self.client, handle, pieces).await;
         let result = match filled {
-            Ok(true) => self.finish(handle, path, upload.offset, modified),
+            Ok(true) => self.finish(handle, path, upload.offset, modified).await,
             Ok(false) => Err(given_up(path, upload.offset)),
-            Err(failure) => Err(self.not_filled(handle, path, failure)),
+            Err(failure) => Err(self.not_filled(handle, path, failure).await),
         };
         for (ticket, _) in upload.sent {
             self.client.abandon(ticket);
@@ -387,7 +409,7 @@ impl Tree {
     }
 
     /// Gives a file its time, sees that it is as long as it should be, and closes it.
-    fn finish(
+    async fn finish(
         &mut self,
         handle: &Bytes,
         path: &RemotePath,
@@ -403,10 +425,13 @@ impl Tree {
         let attributes = self.client.request(kind::FSTAT, |request| request.string(handle));
         let synced = self.client.can.has(FSYNC).then(|| self.client.extended(FSYNC, |request| request.string(handle)));
         let closed = self.client.request(kind::CLOSE, |request| request.string(handle));
-        let attributes = self.client.attributes(attributes);
+        let attributes = self.client.attributes(attributes).await;
         // A file system that cannot do this says so here; the content is as safe as it gets.
-        let synced = synced.map_or(Ok(()), |ticket| self.client.done(ticket));
-        let closed = self.client.done(closed);
+        let synced = match synced {
+            Some(ticket) => self.client.done(ticket).await,
+            None => Ok(()),
+        };
+        let closed = self.client.done(closed).await;
         let checked = attributes.and_then(|attributes| match synced {
             Err(failure) if !failure.is_refusal() => Err(failure),
             _ => closed.map(|()| attributes),
@@ -421,8 +446,8 @@ impl Tree {
         }
     }
 
-    fn not_filled(&mut self, handle: &Bytes, path: &RemotePath, failure: Failure) -> Error {
-        if failure.has_code(status::FAILURE) && self.is_disk_full(handle) {
+    async fn not_filled(&mut self, handle: &Bytes, path: &RemotePath, failure: Failure) -> Error {
+        if failure.has_code(status::FAILURE) && self.is_disk_full(handle).await {
             return Error::new(
                 ErrorKind::Unavailable,
                 format!("the disk of the SFTP server {} is full: {path} was not written", self.client.server()),
@@ -435,18 +460,18 @@ impl Tree {
     }
 
     /// Whether no block is free for the user (PROTOCOL of OpenSSH, section 4.4).
-    fn is_disk_full(&mut self, handle: &Bytes) -> bool {
+    async fn is_disk_full(&mut self, handle: &Bytes) -> bool {
         const FSTATVFS: &str = "fstatvfs@openssh.com";
         if !self.client.can.has(FSTATVFS) {
             return false;
         }
         let ticket = self.client.extended(FSTATVFS, |request| request.string(handle));
-        let Ok(reply) = self.client.extension_reply(ticket) else { return false };
+        let Ok(reply) = self.client.extension_reply(ticket).await else { return false };
         super::status::FileSystem::read(reply).is_ok_and(|told| told.blocks_available == 0)
     }
 
     /// Gives the file its name. The error says whether the temporary one is still to be removed.
-    fn give_name(
+    async fn give_name(
         &mut self,
         temporary: &RemotePath,
         path: &RemotePath,
@@ -455,27 +480,27 @@ impl Tree {
     ) -> Result<Entry, (Error, bool)> {
         let target = match if_exists {
             IfExists::Replace => {
-                self.replace(temporary, path).map_err(|NotReplaced { failure, is_deleted }| {
+                if let Err(NotReplaced { failure, is_deleted }) = self.replace(temporary, path).await {
                     if is_deleted {
                         let name = temporary.name();
                         let attempt = format!("rename to {path}, which was deleted to be replaced by {name}");
-                        return (self.client.error(&attempt, failure), false);
+                        return Err((self.client.error(&attempt, failure), false));
                     }
-                    (self.not_put("write", path, failure), true)
-                })?;
+                    return Err((self.not_put("write", path, failure).await, true));
+                }
                 path.clone()
             }
             IfExists::Fail | IfExists::Rename => {
-                self.give_free_name(temporary, path, if_exists).map_err(|error| (error, true))?
+                self.give_free_name(temporary, path, if_exists).await.map_err(|error| (error, true))?
             }
         };
         // The file is there whatever this answers.
-        let seen = self.look(&target).ok().flatten().map(|found| entry(target.clone(), &found));
+        let seen = self.look(&target).await.ok().flatten().map(|found| entry(target.clone(), &found));
         let known = Entry { path: target, kind: EntryKind::File, size: Some(sent), modified: None, revision: None };
         Ok(seen.unwrap_or(known))
     }
 
-    fn give_free_name(
+    async fn give_free_name(
         &mut self,
         temporary: &RemotePath,
         path: &RemotePath,
@@ -488,13 +513,13 @@ impl Tree {
                 0 => path.clone(),
                 number => folder.join(&alternative_name(path.name(), number))?,
             };
-            if self.look(&candidate)?.is_some() {
+            if self.look(&candidate).await?.is_some() {
                 continue;
             }
-            match self.rename_to_new(temporary, &candidate) {
+            match self.rename_to_new(temporary, &candidate).await {
                 Ok(()) => return Ok(candidate),
-                Err(failure) if failure.is_refusal() && self.look(&candidate)?.is_some() => {}
-                Err(failure) => return Err(self.not_put("write", path, failure)),
+                Err(failure) if failure.is_refusal() && self.look(&candidate).await?.is_some() => {}
+                Err(failure) => return Err(self.not_put("write", path, failure).await),
             }
         }
         Err(exists("write", path))
@@ -542,7 +567,7 @@ impl Download {
         Asked { ticket, offset, length }
     }
 
-    fn run(
+    async fn run(
         &mut self,
         client: &mut Client,
         handle: &Bytes,
@@ -553,7 +578,8 @@ impl Download {
         loop {
             self.ask_ahead(client, handle);
             let Some(Asked { ticket, offset, length }) = self.asked.pop_front() else { return Ok(()) };
-            let data = client.data(ticket).map_err(|failure| client.interrupted(&format!("read {path}"), failure))?;
+            let data =
+                client.data(ticket).await.map_err(|failure| client.interrupted(&format!("read {path}"), failure))?;
             let data = data.filter(|data| !data.is_empty());
             let wanted = self.end.map_or(length, |end| end.saturating_sub(offset).min(length));
             let Some(data) = data else {
@@ -573,7 +599,7 @@ impl Download {
                 self.asked.push_front(Self::request(client, handle, offset + got, length - got));
                 client.can.read_bytes = client.can.read_bytes.min(got.max(1024) as u32);
             }
-            if wanted > 0 && chunks.blocking_send(Ok(data.slice(..got.min(wanted) as usize))).is_err() {
+            if wanted > 0 && chunks.send(Ok(data.slice(..got.min(wanted) as usize))).await.is_err() {
                 return Ok(());
             }
         }
@@ -607,7 +633,7 @@ struct Upload {
 
 impl Upload {
     /// Sends all pieces; `false` when their source failed.
-    fn run(
+    async fn run(
         &mut self,
         client: &mut Client,
         handle: &Bytes,
@@ -616,7 +642,7 @@ impl Upload {
         let mut gathered = Vec::new();
         let mut is_complete = false;
         while !is_complete {
-            match pieces.blocking_recv() {
+            match pieces.recv().await {
                 Some(Piece::Bytes(bytes)) => gathered.push(bytes),
                 Some(Piece::End) => is_complete = true,
                 None => return Ok(false),
@@ -632,15 +658,15 @@ impl Upload {
                     Err(_) => break,
                 }
             }
-            self.send(client, handle, &mut gathered)?;
+            self.send(client, handle, &mut gathered).await?;
         }
         while let Some((ticket, _)) = self.sent.pop_front() {
-            client.done(ticket)?;
+            client.done(ticket).await?;
         }
         Ok(true)
     }
 
-    fn send(&mut self, client: &mut Client, handle: &Bytes, gathered: &mut Vec<Bytes>) -> Result<(), Failure> {
+    async fn send(&mut self, client: &mut Client, handle: &Bytes, gathered: &mut Vec<Bytes>) -> Result<(), Failure> {
         let mut left: VecDeque<Bytes> = gathered.drain(..).filter(|bytes| !bytes.is_empty()).collect();
         while !left.is_empty() {
             let mut packet = Vec::new();
@@ -661,12 +687,12 @@ impl Upload {
             self.offset += length as u64;
             self.in_flight += length;
             self.sent.push_back((ticket, length));
-            client.send()?;
+            client.send().await?;
             while self.in_flight > IN_FLIGHT_BYTES_MAX
                 && let Some((ticket, length)) = self.sent.pop_front()
             {
                 self.in_flight -= length;
-                client.done(ticket)?;
+                client.done(ticket).await?;
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The files below the root of a connection, over one conversation: what each operation is made of, and the border that
 //! no symbolic link leads across.
 //!
-//! Blocking. Version 3 tells hardly more than "failure": what a refusal means is found out by looking. Content is in
+//! Version 3 tells hardly more than "failure": what a refusal means is found out by looking. Content is in
 //! `transfer`.
 
 use std::collections::HashMap;
@@ -62,10 +62,13 @@ impl Tree {
     }
 
     /// The smallest real operation.
-    pub(super) fn ping(&mut self) -> Result<(), Error> {
+    pub(super) async fn ping(&mut self) -> Result<(), Error> {
         let root = self.root.clone();
         let ticket = self.ask(kind::STAT, &root);
-        self.client.attributes(ticket).map_err(|failure| self.client.error(&format!("look at {root}"), failure))?;
+        self.client
+            .attributes(ticket)
+            .await
+            .map_err(|failure| self.client.error(&format!("look at {root}"), failure))?;
         Ok(())
     }
 
@@ -97,23 +100,23 @@ impl Tree {
     // ---- The border ------------------------------------------------------------------------------------------------
 
     /// Asks where a path leads, unless that does not matter.
-    pub(super) fn ask_where(&mut self, path: &RemotePath) -> Result<Option<Ticket>, Error> {
+    pub(super) async fn ask_where(&mut self, path: &RemotePath) -> Result<Option<Ticket>, Error> {
         if self.root.is_root() || self.is_known_inside(path) {
             return Ok(None);
         }
         if self.real_root.is_none() {
             let root = self.root.clone();
             let ticket = self.ask(kind::REALPATH, &root);
-            let real = self.client.one_name(ticket);
+            let real = self.client.one_name(ticket).await;
             self.real_root = Some(real.map_err(|failure| self.client.error(&format!("find {root}"), failure))?);
         }
         Ok(Some(self.ask(kind::REALPATH, path)))
     }
 
     /// Takes the answer. What does not exist is inside: the operation itself will tell.
-    pub(super) fn is_inside(&mut self, ticket: Option<Ticket>, path: &RemotePath) -> Result<(), Error> {
+    pub(super) async fn is_inside(&mut self, ticket: Option<Ticket>, path: &RemotePath) -> Result<(), Error> {
         let Some(ticket) = ticket else { return Ok(()) };
-        let real = match self.client.one_name(ticket) {
+        let real = match self.client.one_name(ticket).await {
             Ok(real) => real,
             Err(failure) if failure.is_not_found() => return Ok(()),
             Err(failure) => return Err(self.client.error(&format!("find {path}"), failure)),
@@ -131,25 +134,25 @@ impl Tree {
     }
 
     /// Makes sure that a folder is inside before anything in it is changed.
-    pub(super) fn confine(&mut self, folder: &RemotePath) -> Result<(), Error> {
-        let ticket = self.ask_where(folder)?;
-        self.is_inside(ticket, folder)
+    pub(super) async fn confine(&mut self, folder: &RemotePath) -> Result<(), Error> {
+        let ticket = self.ask_where(folder).await?;
+        self.is_inside(ticket, folder).await
     }
 
     /// The same for the folder that holds a path.
-    pub(super) fn confine_parent(&mut self, path: &RemotePath) -> Result<(), Error> {
+    pub(super) async fn confine_parent(&mut self, path: &RemotePath) -> Result<(), Error> {
         if self.is_root(path) {
             return Ok(());
         }
-        self.confine(&path.parent().unwrap_or_else(RemotePath::root))
+        self.confine(&path.parent().unwrap_or_else(RemotePath::root)).await
     }
 
     /// What the server says is the real name of a path, as seen from outside.
-    pub(super) fn below_the_root(&mut self, real: &Bytes, path: &RemotePath) -> Result<RemotePath, Error> {
+    pub(super) async fn below_the_root(&mut self, real: &Bytes, path: &RemotePath) -> Result<RemotePath, Error> {
         if self.root.is_root() {
             return RemotePath::parse(&text_of(real));
         }
-        self.confine(path)?;
+        self.confine(path).await?;
         let root = self.real_root.as_deref().unwrap_or_default();
         match real.strip_prefix(root.strip_suffix(b"/").unwrap_or(root)) {
             Some(rest) => Ok(RemotePath::parse(&text_of(rest))?.below(&self.root)),
@@ -169,13 +172,13 @@ impl Tree {
     // ---- Looking ---------------------------------------------------------------------------------------------------
 
     /// The attributes of what is at a path, a link not followed; `None` when nothing is.
-    pub(super) fn look(&mut self, path: &RemotePath) -> Result<Option<Attributes>, Error> {
+    pub(super) async fn look(&mut self, path: &RemotePath) -> Result<Option<Attributes>, Error> {
         let folder = path.parent().unwrap_or_else(RemotePath::root);
         // The root itself lies in a folder that is outside of it.
-        let place = if *path == self.root { None } else { self.ask_where(&folder)? };
+        let place = if *path == self.root { None } else { self.ask_where(&folder).await? };
         let ticket = self.ask(kind::LSTAT, path);
-        let inside = self.is_inside(place, &folder);
-        let found = self.client.attributes(ticket);
+        let inside = self.is_inside(place, &folder).await;
+        let found = self.client.attributes(ticket).await;
         inside?;
         self.found(found, &format!("look at {path}"))
     }
@@ -194,21 +197,21 @@ impl Tree {
     }
 
     /// An entry; the root may be a link itself, and is what it leads to.
-    pub(super) fn stat(&mut self, path: &RemotePath) -> Result<Entry, Error> {
+    pub(super) async fn stat(&mut self, path: &RemotePath) -> Result<Entry, Error> {
         if *path == self.root {
             let ticket = self.ask(kind::STAT, path);
-            let found = self.client.attributes(ticket);
+            let found = self.client.attributes(ticket).await;
             let found = self.found(found, &format!("look at {path}"))?.ok_or_else(|| not_there("stat", path))?;
             return Ok(entry(path.clone(), &found));
         }
-        let found = self.look(path)?.ok_or_else(|| not_there("stat", path))?;
+        let found = self.look(path).await?.ok_or_else(|| not_there("stat", path))?;
         Ok(entry(path.clone(), &found))
     }
 
     /// What the server says no to, said better when a look at the path tells why.
-    fn explained(&mut self, attempt: &str, path: &RemotePath, failure: Failure) -> Error {
+    async fn explained(&mut self, attempt: &str, path: &RemotePath, failure: Failure) -> Error {
         if failure.is_refusal()
-            && let Ok(found) = self.look(path)
+            && let Ok(found) = self.look(path).await
         {
             match found {
                 None => return not_there(attempt, path),
@@ -224,47 +227,50 @@ impl Tree {
     // ---- Listing ---------------------------------------------------------------------------------------------------
 
     /// Sends the entries of a folder, page by page, as long as somebody takes them.
-    pub(super) fn list(
+    pub(super) async fn list(
         &mut self,
         path: &RemotePath,
         opened: oneshot::Sender<Result<(), Error>>,
         pages: &mpsc::Sender<Result<Vec<Entry>, Error>>,
     ) {
-        let handle = match self.open_folder(path) {
+        let handle = match self.open_folder(path).await {
             Ok(handle) => handle,
             Err(error) => return drop(opened.send(Err(error))),
         };
         if opened.send(Ok(())).is_ok()
-            && let Err(error) = self.send_pages(path, &handle, pages)
+            && let Err(error) = self.send_pages(path, &handle, pages).await
         {
             // Whoever gave up waiting does not want to hear of it.
-            let _heard = pages.blocking_send(Err(error));
+            let _heard = pages.send(Err(error)).await;
         }
-        self.close(&handle);
+        self.close(&handle).await;
     }
 
-    pub(super) fn open_folder(&mut self, path: &RemotePath) -> Result<Bytes, Error> {
-        let place = self.ask_where(path)?;
+    pub(super) async fn open_folder(&mut self, path: &RemotePath) -> Result<Bytes, Error> {
+        let place = self.ask_where(path).await?;
         let ticket = self.ask(kind::OPENDIR, path);
-        let inside = self.is_inside(place, path);
-        let opened = self.client.handle(ticket);
+        let inside = self.is_inside(place, path).await;
+        let opened = self.client.handle(ticket).await;
         match (inside, opened) {
             (Ok(()), Ok(handle)) => Ok(handle),
             (Ok(()), Err(failure)) => {
-                if *path != self.root && failure.is_refusal() && self.look(path)?.is_some_and(|found| found.is_file()) {
+                if *path != self.root
+                    && failure.is_refusal()
+                    && self.look(path).await?.is_some_and(|found| found.is_file())
+                {
                     return Err(not_a_folder("list", path));
                 }
-                Err(self.explained("list", path, failure))
+                Err(self.explained("list", path, failure).await)
             }
             (Err(error), Ok(handle)) => {
-                self.close(&handle);
+                self.close(&handle).await;
                 Err(error)
             }
             (Err(error), Err(_)) => Err(error),
         }
     }
 
-    fn send_pages(
+    async fn send_pages(
         &mut self,
         path: &RemotePath,
         handle: &Bytes,
@@ -279,7 +285,7 @@ impl Tree {
                 ahead.push_back(self.client.request(kind::READDIR, |request| request.string(handle)));
             }
             let Some(ticket) = ahead.pop_front() else { break Ok(()) };
-            let names = match self.client.names(ticket) {
+            let names = match self.client.names(ticket).await {
                 Ok(Some(names)) => names,
                 Ok(None) => break Ok(()),
                 Err(failure) => break Err(self.client.error(&format!("list {path}"), failure)),
@@ -293,7 +299,7 @@ impl Tree {
                 ));
             }
             let page: Vec<Entry> = names.into_iter().filter_map(|name| entry_of(path, &name, &mut left_out)).collect();
-            if !page.is_empty() && pages.blocking_send(Ok(page)).is_err() {
+            if !page.is_empty() && pages.send(Ok(page)).await.is_err() {
                 break Ok(());
             }
         };
@@ -307,59 +313,59 @@ impl Tree {
     }
 
     /// Closes what was opened. A refusal changes nothing.
-    pub(super) fn close(&mut self, handle: &Bytes) {
+    pub(super) async fn close(&mut self, handle: &Bytes) {
         let ticket = self.client.request(kind::CLOSE, |request| request.string(handle));
         self.client.abandon(ticket);
-        self.settle();
+        self.settle().await;
     }
 
     /// Waits for what nobody wants to hear. When that breaks the conversation, the session is over anyway.
-    pub(super) fn settle(&mut self) {
-        if let Err(failure) = self.client.settle() {
+    pub(super) async fn settle(&mut self) {
+        if let Err(failure) = self.client.settle().await {
             tracing::debug!(?failure, "an SFTP session broke while it was put in order");
         }
     }
 
     // ---- Changing --------------------------------------------------------------------------------------------------
 
-    pub(super) fn delete(&mut self, path: &RemotePath) -> Result<(), Error> {
-        self.confine_parent(path)?;
-        let found = self.look(path)?.ok_or_else(|| not_there("delete", path))?;
+    pub(super) async fn delete(&mut self, path: &RemotePath) -> Result<(), Error> {
+        self.confine_parent(path).await?;
+        let found = self.look(path).await?.ok_or_else(|| not_there("delete", path))?;
         self.forget(path);
         let kind = if found.is_directory() { kind::RMDIR } else { kind::REMOVE };
         let ticket = self.ask(kind, path);
-        let Err(failure) = self.client.done(ticket) else { return Ok(()) };
-        if found.is_directory() && failure.is_refusal() && self.has_entries(path)? {
+        let Err(failure) = self.client.done(ticket).await else { return Ok(()) };
+        if found.is_directory() && failure.is_refusal() && self.has_entries(path).await? {
             return Err(Error::new(ErrorKind::Conflict, format!("cannot delete {path}: the folder is not empty")));
         }
-        Err(self.explained("delete", path, failure))
+        Err(self.explained("delete", path, failure).await)
     }
 
-    fn has_entries(&mut self, path: &RemotePath) -> Result<bool, Error> {
-        let Ok(handle) = self.open_folder(path) else { return Ok(false) };
+    async fn has_entries(&mut self, path: &RemotePath) -> Result<bool, Error> {
+        let Ok(handle) = self.open_folder(path).await else { return Ok(false) };
         let mut found = false;
         while !found {
             let ticket = self.client.request(kind::READDIR, |request| request.string(&handle));
-            match self.client.names(ticket) {
+            match self.client.names(ticket).await {
                 Ok(Some(names)) => found = names.iter().any(|name| !is_self_or_parent(name)),
                 _ => break,
             }
         }
-        self.close(&handle);
+        self.close(&handle).await;
         Ok(found)
     }
 
-    pub(super) fn rename(
+    pub(super) async fn rename(
         &mut self,
         source: &RemotePath,
         target: &RemotePath,
         if_exists: IfExists,
     ) -> Result<(), Error> {
         for path in [source, target] {
-            self.confine_parent(path)?;
+            self.confine_parent(path).await?;
         }
-        self.look(source)?.ok_or_else(|| not_there("rename", source))?;
-        match self.look(target)? {
+        self.look(source).await?.ok_or_else(|| not_there("rename", source))?;
+        match self.look(target).await? {
             None => {}
             Some(_) if if_exists == IfExists::Fail => return Err(exists("rename to", target)),
             Some(_) if source == target => return Ok(()),
@@ -368,53 +374,52 @@ impl Tree {
         }
         self.forget(source);
         if if_exists == IfExists::Replace {
-            return self.replace(source, target).map_err(|NotReplaced { failure, is_deleted }| {
-                if is_deleted {
-                    let attempt = format!("rename {source} to {target}, which was deleted for it");
-                    return self.client.error(&attempt, failure);
-                }
-                self.not_put("rename to", target, failure)
-            });
+            let Err(NotReplaced { failure, is_deleted }) = self.replace(source, target).await else { return Ok(()) };
+            if is_deleted {
+                let attempt = format!("rename {source} to {target}, which was deleted for it");
+                return Err(self.client.error(&attempt, failure));
+            }
+            return Err(self.not_put("rename to", target, failure).await);
         }
-        let Err(failure) = self.rename_to_new(source, target) else { return Ok(()) };
-        if failure.is_refusal() && self.look(target)?.is_some() {
+        let Err(failure) = self.rename_to_new(source, target).await else { return Ok(()) };
+        if failure.is_refusal() && self.look(target).await?.is_some() {
             return Err(exists("rename to", target));
         }
-        Err(self.not_put("rename to", target, failure))
+        Err(self.not_put("rename to", target, failure).await)
     }
 
     /// Renames to a name that nothing has (section 6.5 of the draft: anything else is an error).
-    pub(super) fn rename_to_new(&mut self, source: &RemotePath, target: &RemotePath) -> Result<(), Failure> {
+    pub(super) async fn rename_to_new(&mut self, source: &RemotePath, target: &RemotePath) -> Result<(), Failure> {
         let (from, to) = (wire_path(source), wire_path(target));
         let ticket = self.client.request(kind::RENAME, |request| request.string(&from).string(&to));
-        self.client.done(ticket)
+        self.client.done(ticket).await
     }
 
     /// Renames, at once where the server can. Where it cannot, what is there is deleted right before.
-    pub(super) fn replace(&mut self, source: &RemotePath, target: &RemotePath) -> Result<(), NotReplaced> {
+    pub(super) async fn replace(&mut self, source: &RemotePath, target: &RemotePath) -> Result<(), NotReplaced> {
         let kept = |failure| NotReplaced { failure, is_deleted: false };
         if self.client.can.has(POSIX_RENAME) {
             let (from, to) = (wire_path(source), wire_path(target));
             let ticket = self.client.extended(POSIX_RENAME, |request| request.string(&from).string(&to));
-            return self.client.done(ticket).map_err(kept);
+            return self.client.done(ticket).await.map_err(kept);
         }
-        let Err(failure) = self.rename_to_new(source, target) else { return Ok(()) };
+        let Err(failure) = self.rename_to_new(source, target).await else { return Ok(()) };
         if !failure.is_refusal() {
             return Err(kept(failure));
         }
         let ticket = self.ask(kind::REMOVE, target);
-        if self.client.done(ticket).is_err() {
+        if self.client.done(ticket).await.is_err() {
             return Err(kept(failure));
         }
-        self.rename_to_new(source, target).map_err(|failure| NotReplaced { failure, is_deleted: true })
+        self.rename_to_new(source, target).await.map_err(|failure| NotReplaced { failure, is_deleted: true })
     }
 
     /// Why nothing could be put to a path: its folder may be missing.
-    pub(super) fn not_put(&mut self, attempt: &str, path: &RemotePath, failure: Failure) -> Error {
+    pub(super) async fn not_put(&mut self, attempt: &str, path: &RemotePath, failure: Failure) -> Error {
         if failure.is_refusal()
             && let Some(folder) = path.parent()
         {
-            match self.look(&folder) {
+            match self.look(&folder).await {
                 Ok(None) => {
                     return Error::new(
                         ErrorKind::NotFound,
@@ -430,16 +435,16 @@ impl Tree {
         self.client.error(&format!("{attempt} {path}"), failure)
     }
 
-    pub(super) fn make_directory(&mut self, path: &RemotePath) -> Result<(), Error> {
-        self.confine_parent(path)?;
+    pub(super) async fn make_directory(&mut self, path: &RemotePath) -> Result<(), Error> {
+        self.confine_parent(path).await?;
         let wire = wire_path(path);
         let ticket =
             self.client.request(kind::MKDIR, |request| request.string(&wire).attributes(&Attributes::default()));
-        let Err(failure) = self.client.done(ticket) else { return Ok(()) };
-        if failure.is_refusal() && self.look(path)?.is_some() {
+        let Err(failure) = self.client.done(ticket).await else { return Ok(()) };
+        if failure.is_refusal() && self.look(path).await?.is_some() {
             return Err(exists("make folder", path));
         }
-        Err(self.not_put("make folder", path, failure))
+        Err(self.not_put("make folder", path, failure).await)
     }
 }
 
