@@ -82,7 +82,7 @@ pub struct Config {
     /// The folder in which scripts begin, a path of the connection; without one, the folder that the server opens after
     /// the login.
     pub directory: Option<RemotePath>,
-    /// Without traffic for so long, the server is asked whether it is still there while something waits for it.
+    /// Without traffic for so long, the server is asked whether it is still there.
     pub keepalive: Option<Duration>,
     /// Whether `get` and `put` of scripts keep the time of last change without being told so (`-p`).
     pub preserve: bool,

@@ -274,7 +274,6 @@ impl Client {
         Failure::Malformed(Malformed(why))
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "a ticket is taken once")]
     async fn reply(&mut self, ticket: Ticket) -> Result<Reply, Failure> {
         let id = ticket.0;
         loop {

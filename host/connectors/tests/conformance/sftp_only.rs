@@ -153,8 +153,11 @@ async fn keys_of_every_usual_form_log_in() {
         ["-t", "ed25519", "-N", ""].as_slice(),
         &["-t", "ed25519", "-N", "a passphrase"],
         &["-t", "ecdsa", "-N", ""],
+        &["-t", "ecdsa", "-b", "384", "-m", "PEM", "-N", ""],
+        &["-t", "ecdsa", "-b", "521", "-m", "PKCS8", "-N", "a passphrase"],
         &["-t", "rsa", "-b", "2048", "-N", ""],
         &["-t", "rsa", "-b", "2048", "-m", "PEM", "-N", "a passphrase"],
+        &["-t", "rsa", "-b", "2048", "-m", "PKCS8", "-N", "a passphrase"],
     ] {
         let folder = tempfile::tempdir().unwrap();
         let (key, public) = key_pair(folder.path(), options);
@@ -186,6 +189,20 @@ async fn a_login_that_fails_says_why_for_each_way() {
     let interactive = sftp::Login::KeyboardInteractive(SecretString::from("secret"));
     let (_, message) = step_of(sftp::Config { login: vec![interactive], ..server.config() }).await;
     assert!(message.contains("does not offer keyboard-interactive"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_asks_is_answered_with_the_password() {
+    let server = Openssh::start_with(&["AuthenticationMethods keyboard-interactive"], &[("OPENSSH_PAM", "yes")]);
+    let by_answers = |password| {
+        let login = vec![sftp::Login::KeyboardInteractive(SecretString::from(password))];
+        sftp::Config { login, ..server.config() }
+    };
+    let ping = rooted(by_answers("secret"), Path::new("/")).ping().await.unwrap();
+    assert!(ping.facts.contains(&("login", "keyboard-interactive".to_owned())), "{:?}", ping.facts);
+    let (step, message) = step_of(by_answers("wrong")).await;
+    assert_eq!(step, Some(Step::Login));
+    assert!(message.contains("keyboard-interactive: the server does not accept it"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,6 +256,44 @@ async fn an_algorithm_that_there_is_not_is_an_error_that_names_it() {
     let config = sftp::Config { algorithms, compression: true, ..server.config() };
     let ping = rooted(config, Path::new("/")).ping().await.unwrap();
     assert!(ping.facts.contains(&("cipher", "aes256-ctr".to_owned())), "{:?}", ping.facts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_algorithm_that_can_be_named_carries_content() {
+    let server = Openssh::start(&[
+        "Ciphers +aes128-cbc,aes192-cbc,aes256-cbc,3des-cbc",
+        "KexAlgorithms +diffie-hellman-group14-sha1,diffie-hellman-group-exchange-sha1,diffie-hellman-group1-sha1",
+        "MACs +hmac-sha1,hmac-sha1-etm@openssh.com",
+    ]);
+    let content: Vec<u8> = (0..300_000_u32).map(|index| (index % 251) as u8).collect();
+    std::fs::write(server.home().join("file"), &content).unwrap();
+    let named = |ciphers: &str, macs: &str, key_exchanges: &str| {
+        let list = |names: &str| names.split_whitespace().map(str::to_owned).collect();
+        let (ciphers, macs, key_exchanges) = (list(ciphers), list(macs), list(key_exchanges));
+        sftp::Algorithms { ciphers, macs, key_exchanges, ..sftp::Algorithms::default() }
+    };
+    let ciphers = "aes128-gcm@openssh.com aes256-gcm@openssh.com chacha20-poly1305@openssh.com aes128-ctr aes192-ctr \
+                   aes256-ctr aes128-cbc aes192-cbc aes256-cbc 3des-cbc";
+    let macs = "hmac-sha2-256-etm@openssh.com hmac-sha2-512-etm@openssh.com hmac-sha2-256 hmac-sha2-512 \
+                hmac-sha1-etm@openssh.com hmac-sha1";
+    // Those of the others that this server does not have are mlkem768x25519-sha256 and the groups 15 and 17.
+    let key_exchanges = "curve25519-sha256 curve25519-sha256@libssh.org ecdh-sha2-nistp256 ecdh-sha2-nistp384 \
+                         ecdh-sha2-nistp521 diffie-hellman-group-exchange-sha256 diffie-hellman-group14-sha256 \
+                         diffie-hellman-group16-sha512 diffie-hellman-group18-sha512 diffie-hellman-group14-sha1 \
+                         diffie-hellman-group-exchange-sha1 diffie-hellman-group1-sha1";
+    let by_cipher = ciphers.split_whitespace().map(|name| (name, named(name, "", "")));
+    let by_mac = macs.split_whitespace().map(|name| (name, named("aes128-ctr", name, "")));
+    let by_key_exchange = key_exchanges.split_whitespace().map(|name| (name, named("", "", name)));
+    for (name, algorithms) in by_cipher.chain(by_mac).chain(by_key_exchange) {
+        let remote = rooted(sftp::Config { algorithms, ..server.config() }, &server.home());
+        let read = remote.read(&path("/file"), ByteRange::ALL).await;
+        let read = read.unwrap_or_else(|error| panic!("{name}: {}", chain(&error)));
+        assert!(read.collect(1 << 20).await.unwrap() == content, "{name}");
+        let target = path(&format!("/{name}"));
+        let written = remote.write(&target, Content::from_bytes(content.clone()), IfExists::Fail).await;
+        written.unwrap_or_else(|error| panic!("{name}: {}", chain(&error)));
+        assert!(std::fs::read(server.home().join(name)).unwrap() == content, "{name}");
+    }
 }
 
 // ---- Files ---------------------------------------------------------------------------------------------------------
