@@ -4,6 +4,7 @@
 //! [`download`], the meaning of refusals in [`failure`]. Knows no grants and no guests.
 
 mod account;
+mod accounts;
 mod call;
 mod commit;
 mod download;
@@ -39,12 +40,13 @@ use crate::error::{Error, ErrorKind};
 use crate::http::client::Client;
 use crate::path::RemotePath;
 
+use accounts::Membership;
 use call::Caller;
 use commit::Commits;
 use failure::{Call, Failure};
 pub(crate) use hash::ContentHasher;
 use longpoll::{Polls, SILENCE_MAX};
-use pace::{Pace, WAIT_BUDGET};
+use pace::{Limits, WAIT_BUDGET};
 use parts::Memory;
 use root::Standing;
 use token::Tokens;
@@ -162,15 +164,18 @@ impl Dropbox {
         let polls = Client::new(&patient, Arc::clone(&egress), authority, user_agent)?;
         let client = Client::new(common, egress, authority, user_agent)?;
         let (select_user, select_admin) = (config.select_user.as_deref(), config.select_admin.as_deref());
+        let api_url = folder(checked(config.api_url, "api-url")?);
+        let membership = Membership::new(&api_url, &config.credentials, select_user.or(select_admin));
         let tokens = Tokens::new(config.credentials, checked(config.token_url, "token-url")?);
         let caller = Caller {
             client,
             tokens,
-            pace: Pace::new(common.retries.saturating_add(1), config.wait_budget),
+            membership,
+            limits: Limits { tries_max: common.retries.saturating_add(1), wait_budget: config.wait_budget },
             commits: Commits::new(),
             memory: Memory::new(),
             window_bytes: config.window_bytes,
-            api_url: folder(checked(config.api_url, "api-url")?),
+            api_url,
             content_url: folder(checked(config.content_url, "content-url")?),
             standing: Standing::new(config.path_root.as_ref(), select_user, select_admin, &config.headers)?,
             polls: Polls::new(polls, folder(checked(config.notify_url, "notify-url")?)),

@@ -14,11 +14,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use super::accounts::Membership;
 use super::commit::Commits;
 use super::download::verified;
 use super::failure::{Call, Failure, Problem, Refused, classify, presentable_id};
 use super::longpoll::Polls;
-use super::pace::{OutOfPatience, Pace};
+use super::pace::{Limits, OutOfPatience};
 use super::parts::Memory;
 use super::root::Standing;
 use super::token::Tokens;
@@ -34,11 +35,12 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest body of a refusal that is read: those of Dropbox have a few hundred bytes.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
-/// What all calls to one account share.
+/// What all calls of one connection share; what those of the account share is in its membership.
 pub(super) struct Caller {
     pub(super) client: Client,
     pub(super) tokens: Tokens,
-    pub(super) pace: Pace,
+    pub(super) membership: Membership,
+    pub(super) limits: Limits,
     pub(super) commits: Arc<Commits>,
     pub(super) memory: Memory,
     /// The most of one upload that is in memory.
@@ -127,7 +129,8 @@ impl Caller {
         mut request: impl FnMut() -> Option<reqwest::Request> + Send,
     ) -> Result<Answer, Failure> {
         let standing = self.standing_headers(call).await?;
-        let mut patience = self.pace.patience();
+        let account = self.account(call.route).await;
+        let mut patience = account.calls.patience(self.limits);
         let mut token_renewed = false;
         let mut last: Option<Error> = None;
         loop {

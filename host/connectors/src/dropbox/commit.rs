@@ -1,8 +1,10 @@
-//! The one place where the files of an account become visible in numbers: sessions that wait are committed together.
+//! The one place where the files of a connection become visible in numbers: sessions that wait are committed together.
 //!
 //! Dropbox changes a namespace one call at a time, and turns callers away who come all at once. A writer that is alone
 //! commits for itself, without delay. Where several write, a few do, and the sessions of all others are committed by
-//! one call with up to a thousand entries; while it is under way, the next ones gather. Knows nothing of content.
+//! one call with up to a thousand entries; while it is under way, the next ones gather. The connections of one account
+//! take turns, each with a batch of its own: what a path means is said in the headers of a call, which are the
+//! connection's. Knows nothing of content.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,12 +17,10 @@ use tokio::time::Instant;
 
 use super::call::Caller;
 use super::failure::{Call, Failure, refused_entry};
+use super::pace::pause_between;
 use super::wire::Metadata;
 use crate::error::{Error, ErrorKind, chain};
 use crate::path::RemotePath;
-
-/// Writers that commit for themselves at a time: as many as Dropbox bears without turning any away.
-const LANES: usize = 2;
 
 /// Entries of one call (files.stone, `UploadSessionFinishBatchArg`).
 const BATCH_ENTRIES_MAX: usize = 1000;
@@ -34,7 +34,7 @@ const COMMITS_MAX: u32 = 4;
 
 const ROUTE: &str = "files/upload_session/finish_batch_v2";
 
-/// The writers of one account.
+/// The writers of one connection.
 pub(super) struct Commits {
     state: Mutex<State>,
     /// A writer is no longer on its way, or has arrived.
@@ -43,7 +43,6 @@ pub(super) struct Commits {
 
 #[derive(Default)]
 struct State {
-    lanes_taken: usize,
     on_their_way: usize,
     /// Never more than the connection has operations at once, for each of them waits for its answer.
     waiting: VecDeque<Waiting>,
@@ -66,17 +65,8 @@ pub(super) enum Outcome {
     Failed(Failure),
 }
 
-/// Held while a writer commits for itself.
-pub(super) struct Lane(Arc<Commits>);
-
 /// Held by a writer that may soon want to commit.
 pub(super) struct Approach(Arc<Commits>);
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        self.0.state().lanes_taken -= 1;
-    }
-}
 
 impl Drop for Approach {
     fn drop(&mut self) {
@@ -92,16 +82,6 @@ impl Commits {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Leave to commit for itself, if few do.
-    pub(super) fn lane(self: &Arc<Self>) -> Option<Lane> {
-        let mut state = self.state();
-        if state.lanes_taken == LANES {
-            return None;
-        }
-        state.lanes_taken += 1;
-        Some(Lane(Arc::clone(self)))
     }
 
     /// Announces a writer.
@@ -185,6 +165,8 @@ impl Caller {
     async fn look_after_waiting(self: Arc<Self>) {
         loop {
             self.commits.gathered().await;
+            let account = self.membership.shared();
+            let _turn = account.batch_turn().await;
             let Some(batch) = self.commits.take() else { return };
             self.commit_batch(batch).await;
         }
@@ -240,7 +222,7 @@ impl Caller {
         if let Some(first) = again.first() {
             let commits = first.commits;
             tracing::debug!(entries = again.len(), "uploads are committed again");
-            self.pace.pause_between(commits).await;
+            pause_between(commits).await;
             let mut state = self.commits.state();
             for waiting in again.into_iter().rev() {
                 state.waiting.push_front(waiting);

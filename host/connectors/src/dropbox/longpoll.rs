@@ -3,14 +3,12 @@
 //! Asked of another host, without a token, and answered late: it has a client of its own and takes no place among the
 //! operations. Knows nothing of what changed.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ::http::{HeaderValue, Method, header};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use url::Url;
 
 use super::account::Poll;
@@ -29,13 +27,11 @@ const POLLS_MAX: usize = 64;
 /// The longest backoff that is believed.
 const BACKOFF_MAX: Duration = Duration::from_secs(3600);
 
-/// The long polls of one account.
+/// The long polls of one connection.
 pub(super) struct Polls {
     client: Client,
     url: Url,
     places: Semaphore,
-    /// Dropbox asked not to poll before.
-    resume: Mutex<Option<Instant>>,
 }
 
 #[derive(Deserialize)]
@@ -46,7 +42,7 @@ struct Polled {
 
 impl Polls {
     pub(super) fn new(client: Client, url: Url) -> Self {
-        Self { client, url, places: Semaphore::new(POLLS_MAX), resume: Mutex::default() }
+        Self { client, url, places: Semaphore::new(POLLS_MAX) }
     }
 }
 
@@ -58,10 +54,9 @@ impl Caller {
             let message = format!("{POLLS_MAX} services wait for changes of this connection already; try again later");
             return Err(Error::new(ErrorKind::Unavailable, message).into());
         };
-        let resume = *polls.resume.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(resume) = resume {
-            tokio::time::sleep_until(resume).await;
-        }
+        let account = self.membership.shared();
+        // Dropbox asked the account not to poll before.
+        tokio::time::sleep(account.polls.remaining()).await;
         let call = Call { route: "files/list_folder/longpoll", subject: "a cursor", repeatable: true };
         let url = polls
             .url
@@ -80,7 +75,7 @@ impl Caller {
         let polled: Polled = answer.json(&call).await?;
         let backoff = polled.backoff.map(|seconds| Duration::from_secs(seconds).min(BACKOFF_MAX));
         if let Some(backoff) = backoff {
-            *polls.resume.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + backoff);
+            account.polls.pause(backoff);
         }
         Ok(Poll { changes: polled.changes, backoff })
     }

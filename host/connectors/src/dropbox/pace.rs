@@ -4,7 +4,7 @@
 //! the others wait with it. Sleeps only inside the operation that waits, so dropping that ends the wait. Knows no
 //! request.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -24,17 +24,25 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const SPREAD: Duration = Duration::from_millis(250);
 
 /// The pace of one account.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pace {
     resume: Mutex<Option<Instant>>,
-    tries_max: u32,
-    wait_budget: Duration,
+}
+
+/// How long one operation bears with a busy account; each connection's own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Tries of one operation, the first included.
+    pub(super) tries_max: u32,
+    /// All of its waits together.
+    pub(super) wait_budget: Duration,
 }
 
 /// What one operation has left of its tries and its time.
 #[derive(Debug)]
 pub(super) struct Patience<'a> {
     pace: &'a Pace,
+    limits: Limits,
     waited: Duration,
     tries: u32,
 }
@@ -44,30 +52,40 @@ pub(super) struct Patience<'a> {
 pub(super) struct OutOfPatience(pub(super) Duration);
 
 impl Pace {
-    /// At most so many tries of one operation, the first included, and so much waiting.
-    pub(super) fn new(tries_max: u32, wait_budget: Duration) -> Self {
-        Self { resume: Mutex::default(), tries_max: tries_max.max(1), wait_budget }
+    pub(super) fn patience(&self, limits: Limits) -> Patience<'_> {
+        Patience { pace: self, limits, waited: Duration::ZERO, tries: 0 }
     }
 
-    /// A jittered pause of one operation before it does something again that was lost. Others go on.
-    pub(super) async fn pause_between(&self, times: u32) {
-        tokio::time::sleep(backoff(times.saturating_sub(1))).await;
+    /// The account must not be called for so long.
+    pub(super) fn pause(&self, wait: Duration) {
+        self.pause_until(Instant::now() + wait);
     }
 
-    pub(super) fn patience(&self) -> Patience<'_> {
-        Patience { pace: self, waited: Duration::ZERO, tries: 0 }
+    /// What holds for the other one holds here, too.
+    pub(super) fn join(&self, other: &Self) {
+        if let Some(until) = *other.resume() {
+            self.pause_until(until);
+        }
     }
 
-    fn pause(&self, wait: Duration) {
-        let until = Instant::now() + wait;
-        let mut resume = self.resume.lock().unwrap_or_else(PoisonError::into_inner);
-        *resume = Some(resume.map_or(until, |earlier| earlier.max(until)));
+    /// How long the account must not be called yet.
+    pub(super) fn remaining(&self) -> Duration {
+        self.resume().map_or(Duration::ZERO, |resume| resume.saturating_duration_since(Instant::now()))
     }
 
-    fn remaining(&self) -> Duration {
-        let resume = *self.resume.lock().unwrap_or_else(PoisonError::into_inner);
-        resume.map_or(Duration::ZERO, |resume| resume.saturating_duration_since(Instant::now()))
+    fn pause_until(&self, until: Instant) {
+        let mut resume = self.resume();
+        *resume = (*resume).max(Some(until));
     }
+
+    fn resume(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.resume.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A jittered pause of one operation before it does something again that was lost. Others go on.
+pub(super) async fn pause_between(times: u32) {
+    tokio::time::sleep(backoff(times.saturating_sub(1))).await;
 }
 
 impl Patience<'_> {
@@ -78,7 +96,7 @@ impl Patience<'_> {
             if remaining.is_zero() {
                 return Ok(());
             }
-            if self.waited + remaining > self.pace.wait_budget {
+            if self.waited + remaining > self.limits.wait_budget {
                 return Err(OutOfPatience(remaining));
             }
             let wait = remaining + SPREAD.mul_f64(rand::random());
@@ -92,7 +110,7 @@ impl Patience<'_> {
         let wait = asked.filter(|asked| !asked.is_zero()).unwrap_or_else(|| backoff(self.tries));
         self.pace.pause(wait);
         self.tries += 1;
-        if self.tries >= self.pace.tries_max || self.waited + wait > self.pace.wait_budget {
+        if self.tries >= self.limits.tries_max || self.waited + wait > self.limits.wait_budget {
             return Err(OutOfPatience(wait));
         }
         Ok(())
@@ -109,40 +127,39 @@ fn backoff(doublings: u32) -> Duration {
 mod tests {
     use super::*;
 
-    /// Tries of one operation, the first included.
-    const TRIES_MAX: u32 = 5;
+    const LIMITS: Limits = Limits { tries_max: 5, wait_budget: WAIT_BUDGET };
 
     #[tokio::test(start_paused = true)]
     async fn when_one_operation_is_told_to_wait_the_others_wait_too() {
-        let pace = Pace::new(TRIES_MAX, WAIT_BUDGET);
-        assert_eq!(pace.patience().told_to_wait(Some(Duration::from_secs(3))), Ok(()));
+        let pace = Pace::default();
+        assert_eq!(pace.patience(LIMITS).told_to_wait(Some(Duration::from_secs(3))), Ok(()));
         let started = Instant::now();
-        assert_eq!(pace.patience().turn().await, Ok(()));
+        assert_eq!(pace.patience(LIMITS).turn().await, Ok(()));
         assert!(started.elapsed() >= Duration::from_secs(3), "{:?}", started.elapsed());
         assert!(started.elapsed() <= Duration::from_secs(3) + 2 * SPREAD, "{:?}", started.elapsed());
-        assert_eq!(pace.patience().turn().await, Ok(()));
+        assert_eq!(pace.patience(LIMITS).turn().await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_beyond_the_budget_is_not_begun() {
-        let pace = Pace::new(TRIES_MAX, WAIT_BUDGET);
+        let pace = Pace::default();
         let long = WAIT_BUDGET + Duration::from_secs(1);
-        assert_eq!(pace.patience().told_to_wait(Some(long)), Err(OutOfPatience(long)));
+        assert_eq!(pace.patience(LIMITS).told_to_wait(Some(long)), Err(OutOfPatience(long)));
         let started = Instant::now();
-        assert_eq!(pace.patience().turn().await, Err(OutOfPatience(long)));
+        assert_eq!(pace.patience(LIMITS).turn().await, Err(OutOfPatience(long)));
         assert_eq!(started.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_account_that_stays_busy_ends_an_operation_within_its_budget() {
-        let pace = Pace::new(TRIES_MAX, WAIT_BUDGET);
+        let pace = Pace::default();
         let started = Instant::now();
-        let mut patience = pace.patience();
+        let mut patience = pace.patience(LIMITS);
         let mut tries = 1;
         while patience.turn().await.is_ok() && patience.told_to_wait(None).is_ok() {
             tries += 1;
         }
-        assert_eq!(tries, TRIES_MAX);
+        assert_eq!(tries, LIMITS.tries_max);
         assert!(started.elapsed() <= WAIT_BUDGET, "{:?}", started.elapsed());
         assert!(started.elapsed() >= BACKOFF_FIRST, "{:?}", started.elapsed());
     }

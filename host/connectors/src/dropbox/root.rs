@@ -35,7 +35,7 @@ const OWN_HEADERS: [&str; 7] =
 
 const PATH_ROOT: HeaderName = HeaderName::from_static("dropbox-api-path-root");
 
-const CURRENT_ACCOUNT: &str = "users/get_current_account";
+pub(super) const CURRENT_ACCOUNT: &str = "users/get_current_account";
 
 /// The headers of every call of one connection.
 pub(super) struct Standing {
@@ -120,7 +120,9 @@ impl Caller {
     pub(super) fn current_account(&self) -> BoxFuture<'_, Result<CurrentAccount, Failure>> {
         Box::pin(async {
             let call = Call { route: CURRENT_ACCOUNT, subject: "the connection", repeatable: true };
-            Ok(self.rpc::<WireAccount>(&call, &Value::Null).await?.into())
+            let account: CurrentAccount = self.rpc::<WireAccount>(&call, &Value::Null).await?.into();
+            self.membership.is_of(&account.id);
+            Ok(account)
         })
     }
 

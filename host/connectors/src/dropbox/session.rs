@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::call::{Answer, Caller};
 use super::failure::{Call, Failure};
+use super::pace::pause_between;
 use super::parts::{Part, Parts};
 use crate::error::{Error, ErrorKind};
 use crate::http::client::streamed;
@@ -152,7 +153,7 @@ impl Caller {
                 return Err(failure);
             }
             tracing::debug!(subject, offset = part.offset + taken, ?failure, "a part of an upload is sent again");
-            self.pace.pause_between(sends).await;
+            pause_between(sends).await;
         }
     }
 
@@ -167,7 +168,7 @@ impl Caller {
         loop {
             match self.send_content(call, argument, part.map(|part| (part, 0))).await {
                 Err(failure) if sends < SENDS_MAX && may_pass(&failure) => {
-                    self.pace.pause_between(sends).await;
+                    pause_between(sends).await;
                     sends += 1;
                 }
                 done => return done,

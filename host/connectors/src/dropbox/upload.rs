@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::call::Caller;
 use super::commit::Outcome;
 use super::failure::{Call, Failure};
+use super::pace::pause_between;
 use super::parts::{Part, Parts};
 use super::session::{Closed, PARTS_AT_ONCE, PARTS_IN_A_ROW};
 use super::wire::{Metadata, write_path};
@@ -76,7 +77,7 @@ impl Caller {
         let (first, rest) = parts.next().await?;
         let Some(rest) = rest else {
             // An empty session is nothing that Dropbox promises to commit.
-            let lane = if first.length == 0 { Some(None) } else { self.commits.lane().map(Some) };
+            let lane = if first.length == 0 { Some(None) } else { self.membership.shared().lane().map(Some) };
             if let Some(_lane) = lane {
                 drop(approach);
                 return self.upload_at_once(upload, &first).await;
@@ -89,7 +90,7 @@ impl Caller {
             Some(_) => self.session_at_once(path.as_str(), first, rest).await?,
             None => self.session_in_a_row(path.as_str(), first, rest).await?,
         };
-        match self.commits.lane() {
+        match self.membership.shared().lane() {
             Some(_lane) => self.finish(upload, closed).await,
             None => self.commit_with_others(upload, closed, self.commits.approach()).await,
         }
@@ -127,7 +128,7 @@ impl Caller {
                 Ok(metadata) => return self.verified(upload.path, metadata, &closed.hash).await,
                 // If the lost one was done, the session is gone, and the next answer says so.
                 Err(failure) if failure.is_lost() && finishes < FINISHES_MAX => {
-                    self.pace.pause_between(finishes).await;
+                    pause_between(finishes).await;
                     finishes += 1;
                 }
                 Err(failure) => return self.look_for(upload.path, &closed.hash, failure).await,

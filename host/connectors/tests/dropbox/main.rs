@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends, and tells why")]
 
 mod account;
+mod accounts;
 mod calls;
 mod emulated;
 mod listings;
