@@ -189,3 +189,21 @@ async fn failures_are_told_to_the_service_as_what_they_are() {
         assert!(!detail.contains("hunter2"), "{detail}");
     }
 }
+
+#[tokio::test]
+async fn operators_see_what_goes_to_an_origin_and_what_comes_from_it_by_both_kinds_of_clients() {
+    let origin = Origin::start(|_| answer(200, "", "an answer")).await;
+    let host = host(&origin, &["http", "outgoing"], "").await;
+    let bytes = async |operation: &str| -> Option<u64> {
+        let text = host.admin("/metrics").await.expect(200).text();
+        let labels = format!("{{connection=\"partner\",type=\"http\",operation=\"{operation}\"}} ");
+        text.lines()
+            .find_map(|line| line.strip_prefix("wharf_connection_bytes_total")?.strip_prefix(&*labels)?.parse().ok())
+    };
+    host.post("http?connection=partner", "the order").await.expect(200);
+    assert_eq!((bytes("send").await, bytes("receive").await), (Some(9), Some(9)));
+    host.post("http?connection=partner&streamed=yes", "another order").await.expect(200);
+    assert_eq!((bytes("send").await, bytes("receive").await), (Some(22), Some(18)));
+    host.get(&format!("outgoing?url=https://127.0.0.1:{}/v1/", origin.port())).await.expect(200);
+    assert_eq!((bytes("send").await, bytes("receive").await), (Some(22), Some(27)));
+}

@@ -41,7 +41,7 @@ pub use token::{ClientAuthentication, ClientCredentials};
 use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
-use crate::operation::Throttle;
+use crate::operation::{Flow, Meter, Throttle};
 use crate::{Common, chain, tls};
 
 use answer::{Bounded, Bounds, out_of_time};
@@ -201,6 +201,7 @@ struct Outgoing {
     payload: Payload,
     /// Whether it goes to the connection's own origin, and has not been elsewhere before.
     own: bool,
+    flow: Flow,
 }
 
 impl Origin {
@@ -278,8 +279,8 @@ impl Origin {
         let url = self.base.join(&request.path, &request.query)?;
         let mut headers = request.headers;
         headers.remove(header::CONTENT_LENGTH);
-        let outgoing =
-            Outgoing { method: request.method, url, headers, payload: Payload::new(request.content), own: true };
+        let (payload, flow) = (Payload::new(request.content), self.flow("send"));
+        let outgoing = Outgoing { method: request.method, url, headers, payload, own: true, flow };
         let (head, body) = self.carry_out(outgoing, Some(permitted)).await?.into_parts();
         let host = self.host().to_owned();
         let size = body.size_hint().exact();
@@ -314,8 +315,8 @@ impl Origin {
         if !one_number {
             return Err(Error::new(ErrorKind::Invalid, "the request's content-length is not one number"));
         }
-        let payload = Payload::new(content);
-        let outgoing = Outgoing { method: head.method, url, headers: head.headers, payload, own: true };
+        let (payload, flow) = (Payload::new(content), self.flow("send"));
+        let outgoing = Outgoing { method: head.method, url, headers: head.headers, payload, own: true, flow };
         self.carry_out(outgoing, None).await
     }
 
@@ -355,7 +356,7 @@ impl Origin {
             Ok((answer, _)) => answer.status().as_u16().to_string(),
             Err(error) => error.kind().word().to_owned(),
         };
-        self.measure(started.elapsed(), &told);
+        self.meter("send").ended(started.elapsed(), &told);
         tracing::debug!(
             connection = self.connection,
             operation = "send",
@@ -367,20 +368,20 @@ impl Origin {
         );
         let (answer, permit) = outcome?;
         let host = outgoing.url.host_str().unwrap_or_default().to_owned();
-        let throttle = self.throttle.clone();
-        let bounds = Bounds { host, deadline, bytes_max: self.answer_bytes_max, throttle, _permit: permit };
+        let (bytes_max, flow) = (self.answer_bytes_max, self.flow("receive"));
+        let bounds = Bounds { host, deadline, bytes_max, flow, _permit: permit };
         let (head, body) = answer.into_parts();
         Ok(::http::Response::from_parts(head, Body::wrap(Bounded::new(body, bounds)?)))
     }
 
     /// As for the operations of every connection; the outcome is the status where there is one.
-    fn measure(&self, took: Duration, outcome: &str) {
-        let labels =
-            [("connection", self.connection.clone()), ("type", "http".to_owned()), ("operation", "send".to_owned())];
-        metrics::histogram!("wharf_connection_operation_seconds", &labels).record(took.as_secs_f64());
-        let [connection, kind, operation] = labels;
-        let labels = [connection, kind, operation, ("outcome", outcome.to_owned())];
-        metrics::counter!("wharf_connection_operations_total", &labels).increment(1);
+    fn meter(&self, operation: &'static str) -> Meter {
+        Meter::new(&self.connection, "http", operation)
+    }
+
+    /// Content one way: `send` for that of a request, each try of it, and `receive` for that of an answer.
+    fn flow(&self, way: &'static str) -> Flow {
+        Flow::new(&self.meter(way), self.throttle.clone())
     }
 
     /// Goes where the answers send it.
@@ -526,7 +527,7 @@ impl Origin {
         let mut request = reqwest::Request::new(outgoing.method.clone(), outgoing.url.clone());
         *request.headers_mut() = outgoing.headers.clone();
         if !outgoing.own {
-            *request.body_mut() = outgoing.payload.next(self.throttle.as_ref()).await;
+            *request.body_mut() = outgoing.payload.next(&outgoing.flow).await;
             return Ok((self.other.send(request).await, None));
         }
         let admission = self.circuit.admit()?;
@@ -534,7 +535,7 @@ impl Origin {
             Ok(token) => token,
             Err(error) => return Ok((Err(error), None)),
         };
-        let Some(body) = outgoing.payload.next(self.throttle.as_ref()).await else {
+        let Some(body) = outgoing.payload.next(&outgoing.flow).await else {
             return Err(Error::new(ErrorKind::Internal, "the body of a request is gone"));
         };
         *request.body_mut() = Some(body);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
+use metrics::Counter;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::Span;
@@ -113,16 +114,9 @@ impl Operation {
     }
 
     fn measure(&self, outcome: &str) {
-        let labels = [
-            ("connection", self.shared.name.clone()),
-            ("type", self.kind.to_owned()),
-            ("operation", self.name.to_owned()),
-        ];
-        metrics::histogram!("wharf_connection_operation_seconds", &labels).record(self.started.elapsed().as_secs_f64());
-        metrics::counter!("wharf_connection_bytes_total", &labels).increment(self.bytes.load(Ordering::Relaxed));
-        let [connection, kind, operation] = labels;
-        let labels = [connection, kind, operation, ("outcome", outcome.to_owned())];
-        metrics::counter!("wharf_connection_operations_total", &labels).increment(1);
+        let meter = Meter::new(&self.shared.name, self.kind, self.name);
+        meter.bytes().increment(self.bytes.load(Ordering::Relaxed));
+        meter.ended(self.started.elapsed(), outcome);
     }
 
     /// The content of this operation on its way to the remote: counted, and within the bandwidth.
@@ -278,6 +272,58 @@ fn is_passing(error: &Error) -> bool {
 fn pause(tried: u32) -> Duration {
     let longest = RETRY_PAUSE.saturating_mul(1 << tried.min(8)).min(RETRY_PAUSE_MAX);
     longest.mul_f64(rand::random_range(0.5..1.0))
+}
+
+/// The metrics of one kind of operation on one connection.
+pub(crate) struct Meter {
+    labels: [(&'static str, String); 3],
+}
+
+impl Meter {
+    pub(crate) fn new(connection: &str, kind: &str, operation: &str) -> Self {
+        let values = [("connection", connection), ("type", kind), ("operation", operation)];
+        Self { labels: values.map(|(label, value)| (label, value.to_owned())) }
+    }
+
+    /// Notes that an operation ended.
+    pub(crate) fn ended(self, took: Duration, outcome: &str) {
+        metrics::histogram!("wharf_connection_operation_seconds", &self.labels).record(took.as_secs_f64());
+        let [connection, kind, operation] = self.labels;
+        let labels = [connection, kind, operation, ("outcome", outcome.to_owned())];
+        metrics::counter!("wharf_connection_operations_total", &labels).increment(1);
+    }
+
+    /// Counts content.
+    fn bytes(&self) -> Counter {
+        metrics::counter!("wharf_connection_bytes_total", &self.labels)
+    }
+}
+
+/// Content on its way, for protocols whose content outlives the operation: counted, and within the bandwidth.
+#[derive(Clone)]
+pub(crate) struct Flow {
+    counter: Counter,
+    throttle: Option<Arc<Throttle>>,
+}
+
+impl Flow {
+    pub(crate) fn new(meter: &Meter, throttle: Option<Arc<Throttle>>) -> Self {
+        Self { counter: meter.bytes(), throttle }
+    }
+
+    /// Counts so many more bytes; the wait that keeps them within the rate, where there is one.
+    pub(crate) fn count(&self, bytes: usize) -> Option<impl Future<Output = ()> + Send + Sync + use<>> {
+        self.counter.increment(bytes as u64);
+        let throttle = self.throttle.clone()?;
+        Some(async move { throttle.pass(bytes).await })
+    }
+
+    /// Counts so many more bytes, and waits until they are within the rate.
+    pub(crate) async fn pass(&self, bytes: usize) {
+        if let Some(within_the_rate) = self.count(bytes) {
+            within_the_rate.await;
+        }
+    }
 }
 
 /// A limit of bytes per second that all transfers of a connection share.

@@ -1,8 +1,7 @@
-//! The body of an answer on its way: until when, how much of it, how fast, and the place among the connection's requests that it
-//! keeps until it is consumed or dropped.
+//! The body of an answer on its way: until when, how much of it, how fast, and the place among the connection's
+//! requests that it keeps until it is consumed or dropped.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,14 +11,14 @@ use tokio::time::{Instant, Sleep};
 
 use super::client::failed;
 use crate::error::{Error, ErrorKind};
-use crate::operation::Throttle;
+use crate::operation::Flow;
 
 /// The bounds of an answer.
 pub(super) struct Bounds {
     pub(super) host: String,
     pub(super) deadline: Option<Instant>,
     pub(super) bytes_max: Option<u64>,
-    pub(super) throttle: Option<Arc<Throttle>>,
+    pub(super) flow: Flow,
     /// Held until the body is consumed or dropped.
     pub(super) _permit: OwnedSemaphorePermit,
 }
@@ -88,8 +87,8 @@ impl Body for Bounded {
             if this.bounds.bytes_max.is_some_and(|most| this.seen > most) {
                 return Poll::Ready(Some(Err(too_large(&this.bounds))));
             }
-            let Some(throttle) = this.bounds.throttle.clone() else { return Poll::Ready(Some(Ok(frame))) };
-            this.held = Some((frame, Box::pin(async move { throttle.pass(bytes).await })));
+            let Some(within_the_rate) = this.bounds.flow.count(bytes) else { return Poll::Ready(Some(Ok(frame))) };
+            this.held = Some((frame, Box::pin(within_the_rate)));
         }
     }
 

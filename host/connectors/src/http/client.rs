@@ -58,11 +58,26 @@ pub(crate) struct Settings<'s> {
 /// A pool of connections, HTTP/1.1 and HTTP/2, that the outgoing policy governs.
 #[derive(Clone)]
 pub(crate) struct Client {
-    client: reqwest::Client,
+    recipe: Arc<Recipe>,
+    pool: Arc<Mutex<Pool>>,
+}
+
+/// What a pool is made from, again and again.
+struct Recipe {
     egress: Arc<Egress>,
-    proxy: Option<Url>,
-    connect_timeout: Duration,
-    read_timeout: Duration,
+    tls: rustls::ClientConfig,
+    user_agent: String,
+    proxy: Option<Proxy>,
+    http2: bool,
+    idle_max: usize,
+    common: Common,
+}
+
+/// The library's pool knows no life time of a connection, so a pool as a whole has one: none of its connections is
+/// older. Requests under way end on the connections they have; what is unused is closed with the pool.
+struct Pool {
+    client: reqwest::Client,
+    made: Instant,
 }
 
 impl Client {
@@ -87,46 +102,32 @@ impl Client {
     /// # Errors
     /// `Invalid` for settings that cannot be used.
     pub(crate) fn with_settings(common: &Common, egress: Arc<Egress>, settings: &Settings<'_>) -> Result<Self, Error> {
-        let invalid = |what: &str, error: reqwest::Error| Error::new(ErrorKind::Invalid, what).with_source(error);
         let mut tls = settings.tls.client()?;
         tls.alpn_protocols = alpn(settings.http2);
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .dns_resolver(Resolver(Arc::clone(&egress)))
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .user_agent(settings.user_agent.unwrap_or(USER_AGENT))
-            .connect_timeout(common.connect_timeout)
-            .pool_idle_timeout(common.idle_timeout)
-            .pool_max_idle_per_host(settings.idle_max)
-            .tcp_keepalive(TCP_KEEP_ALIVE)
-            .http2_max_header_list_size(ANSWER_HEAD_BYTES_MAX)
-            .http2_keep_alive_interval(HTTP2_KEEP_ALIVE)
-            .http2_keep_alive_timeout(common.read_timeout);
-        if !settings.http2 {
-            builder = builder.http1_only();
-        }
-        if let Some(proxy) = settings.proxy {
-            // To a proxy over TLS the client certificate would be shown, too, and that is not its business.
-            if proxy.url.scheme() != "http" || !proxy.url.has_host() {
-                return Err(Error::new(ErrorKind::Invalid, "the url of a proxy must begin with http://"));
-            }
-            let mut all = reqwest::Proxy::all(proxy.url.clone())
-                .map_err(|error| invalid("the url of the proxy is not usable", error.without_url()))?;
-            if let Some((user, password)) = &proxy.credentials {
-                all = all.basic_auth(user, password.expose_secret());
-            }
-            builder = builder.proxy(all);
-        }
-        let client = builder.build().map_err(|error| invalid("the settings do not make an HTTP client", error))?;
-        Ok(Self {
-            client,
+        let recipe = Recipe {
             egress,
-            proxy: settings.proxy.map(|proxy| proxy.url.clone()),
-            connect_timeout: common.connect_timeout,
-            read_timeout: common.read_timeout,
-        })
+            tls,
+            user_agent: settings.user_agent.unwrap_or(USER_AGENT).to_owned(),
+            proxy: settings.proxy.cloned(),
+            http2: settings.http2,
+            idle_max: settings.idle_max,
+            common: common.clone(),
+        };
+        let pool = Mutex::new(Pool { client: recipe.client()?, made: Instant::now() });
+        Ok(Self { recipe: Arc::new(recipe), pool: Arc::new(pool) })
+    }
+
+    /// The pool in use, or a new one when that has lived for its time.
+    fn pool(&self) -> reqwest::Client {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.made.elapsed() >= self.recipe.common.life_time {
+            match self.recipe.client() {
+                Ok(client) => *pool = Pool { client, made: Instant::now() },
+                // The same settings made one before.
+                Err(error) => tracing::error!(error = crate::chain(&error), "a pool outlives its life time"),
+            }
+        }
+        pool.client.clone()
     }
 
     /// Sends a request and waits for the head of the answer. The read timeout runs while the remote owes something:
@@ -139,7 +140,8 @@ impl Client {
     pub(crate) async fn send(&self, mut request: reqwest::Request) -> Result<::http::Response<reqwest::Body>, Error> {
         let host = request.url().host_str().unwrap_or_default().to_owned();
         self.check(request.url()).await.map_err(|error| error.at(Step::Name))?;
-        let progress = Arc::new(Progress::starting_within(self.connect_timeout));
+        let read_timeout = self.recipe.common.read_timeout;
+        let progress = Arc::new(Progress::starting_within(self.recipe.common.connect_timeout));
         if let Some(body) = request.body_mut().take() {
             // Content in memory stays as it is, so that the pool may send it again on a fresh connection.
             let body = match body.as_bytes() {
@@ -149,16 +151,16 @@ impl Client {
             *request.body_mut() = Some(body);
         }
         let answer = tokio::select! {
-            answer = self.client.execute(request) => answer.map_err(|error| failed(&host, error))?,
-            () = progress.stalled(self.read_timeout) => {
+            answer = self.pool().execute(request) => answer.map_err(|error| failed(&host, error))?,
+            () = progress.stalled(read_timeout) => {
                 return Err(Error::new(
                     ErrorKind::Timeout,
-                    format!("{host} neither took nor sent anything for {} s", self.read_timeout.as_secs_f32()),
+                    format!("{host} neither took nor sent anything for {} s", read_timeout.as_secs_f32()),
                 ));
             }
         };
         let (head, body) = ::http::Response::<reqwest::Body>::from(answer).into_parts();
-        Ok(::http::Response::from_parts(head, reqwest::Body::wrap(Timed::new(body, host, self.read_timeout))))
+        Ok(::http::Response::from_parts(head, reqwest::Body::wrap(Timed::new(body, host, read_timeout))))
     }
 
     /// Asks the outgoing policy about the addresses that the resolver is never asked about: those that are written
@@ -166,10 +168,10 @@ impl Client {
     /// name, it is the proxy's to judge.
     async fn check(&self, url: &Url) -> Result<(), Error> {
         self.check_literal(url)?;
-        let Some(proxy) = &self.proxy else { return Ok(()) };
-        self.check_literal(proxy)?;
+        let Some(proxy) = &self.recipe.proxy else { return Ok(()) };
+        self.check_literal(&proxy.url)?;
         let Some(name) = url.domain() else { return Ok(()) };
-        match self.egress.resolve(name, url.port_or_known_default().unwrap_or_default()).await {
+        match self.recipe.egress.resolve(name, url.port_or_known_default().unwrap_or_default()).await {
             Err(error) if error.kind() == ErrorKind::Denied => Err(error),
             _ => Ok(()),
         }
@@ -177,10 +179,46 @@ impl Client {
 
     fn check_literal(&self, url: &Url) -> Result<(), Error> {
         match url.host() {
-            Some(Host::Ipv4(address)) => self.egress.check(address.into()),
-            Some(Host::Ipv6(address)) => self.egress.check(address.into()),
+            Some(Host::Ipv4(address)) => self.recipe.egress.check(address.into()),
+            Some(Host::Ipv6(address)) => self.recipe.egress.check(address.into()),
             _ => Ok(()),
         }
+    }
+}
+
+impl Recipe {
+    fn client(&self) -> Result<reqwest::Client, Error> {
+        let invalid = |what: &str, error: reqwest::Error| Error::new(ErrorKind::Invalid, what).with_source(error);
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.tls.clone())
+            .dns_resolver(Resolver(Arc::clone(&self.egress)))
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .user_agent(self.user_agent.as_str())
+            .connect_timeout(self.common.connect_timeout)
+            .pool_idle_timeout(self.common.idle_timeout)
+            .pool_max_idle_per_host(self.idle_max)
+            .tcp_keepalive(TCP_KEEP_ALIVE)
+            .http2_max_header_list_size(ANSWER_HEAD_BYTES_MAX)
+            .http2_keep_alive_interval(HTTP2_KEEP_ALIVE)
+            .http2_keep_alive_timeout(self.common.read_timeout);
+        if !self.http2 {
+            builder = builder.http1_only();
+        }
+        if let Some(proxy) = &self.proxy {
+            // To a proxy over TLS the client certificate would be shown, too, and that is not its business.
+            if proxy.url.scheme() != "http" || !proxy.url.has_host() {
+                return Err(Error::new(ErrorKind::Invalid, "the url of a proxy must begin with http://"));
+            }
+            let mut all = reqwest::Proxy::all(proxy.url.clone())
+                .map_err(|error| invalid("the url of the proxy is not usable", error.without_url()))?;
+            if let Some((user, password)) = &proxy.credentials {
+                all = all.basic_auth(user, password.expose_secret());
+            }
+            builder = builder.proxy(all);
+        }
+        builder.build().map_err(|error| invalid("the settings do not make an HTTP client", error))
     }
 }
 

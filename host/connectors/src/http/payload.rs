@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 
 use super::client::streamed;
 use crate::content::Content;
-use crate::operation::Throttle;
+use crate::operation::Flow;
 
 /// What is left to send.
 pub(super) enum Payload {
@@ -38,13 +38,11 @@ impl Payload {
         matches!(self, Self::Stream { source_failed, .. } if source_failed.load(Ordering::Relaxed))
     }
 
-    /// The body for one try, within the bandwidth; `None` for a stream that was sent already.
-    pub(super) async fn next(&mut self, throttle: Option<&Arc<Throttle>>) -> Option<reqwest::Body> {
+    /// The body for one try, counted and within the bandwidth; `None` for a stream that was sent already.
+    pub(super) async fn next(&mut self, flow: &Flow) -> Option<reqwest::Body> {
         match self {
             Self::Memory(bytes) => {
-                if let Some(throttle) = throttle {
-                    throttle.pass(bytes.len()).await;
-                }
+                flow.pass(bytes.len()).await;
                 Some(bytes.clone().into())
             }
             Self::Stream { content, source_failed } => {
@@ -52,13 +50,11 @@ impl Payload {
                 let source_failed = Arc::clone(source_failed);
                 let size = content.size();
                 let chunks = content.into_stream().inspect_err(move |_| source_failed.store(true, Ordering::Relaxed));
-                let throttle = throttle.cloned();
+                let flow = flow.clone();
                 let chunks = chunks.and_then(move |chunk| {
-                    let throttle = throttle.clone();
+                    let flow = flow.clone();
                     async move {
-                        if let Some(throttle) = throttle {
-                            throttle.pass(chunk.len()).await;
-                        }
+                        flow.pass(chunk.len()).await;
                         Ok(chunk)
                     }
                 });

@@ -6,6 +6,7 @@ mod answers;
 mod credentials;
 mod forwarding;
 mod hostile;
+mod pool;
 mod redirects;
 mod retries;
 mod secure;
