@@ -51,6 +51,26 @@ async fn a_grant_that_is_added_or_taken_while_the_host_runs_takes_effect() {
 }
 
 #[tokio::test]
+async fn of_a_service_or_a_connection_that_is_gone_no_numbers_are_told() {
+    let host = start(&format!("{FOLDER}{GRANT}")).await;
+    list(&host).await.expect(200);
+    host.post("echo", "x").await.expect(200);
+    let tells = async |label: &str| host.admin("/metrics").await.expect(200).text().contains(label);
+    for label in ["service=\"files\"", "service=\"echo\"", "connection=\"disk\""] {
+        assert!(tells(label).await, "{label}");
+    }
+    host.remove("files");
+    host.wait_until_gone("files").await;
+    assert!(!tells("service=\"files\"").await);
+    assert!(tells("service=\"echo\"").await && tells("connection=\"disk\"").await);
+    host.configure("");
+    let gone = async || (!tells("connection=\"disk\"").await).then_some(());
+    eventually("the connection is no longer told of", gone).await;
+    host.configure(FOLDER);
+    eventually("it is told of again", async || tells("connection=\"disk\"").await.then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_bad_edit_is_reported_and_the_last_good_configuration_stays_in_force() {
     let host = start(&format!("{FOLDER}{GRANT}")).await;
     list(&host).await.expect(200);

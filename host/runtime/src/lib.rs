@@ -116,6 +116,11 @@ impl Runtime {
         self.shared.live.store(Arc::new(live));
     }
 
+    /// Whether a connection of this name is configured.
+    pub fn has_connection(&self, name: &str) -> bool {
+        self.shared.live.load().connections.contains_key(name)
+    }
+
     /// What is deployed, by name.
     pub fn services(&self) -> Vec<ServiceStatus> {
         self.shared.services.load().values().map(|service| service.status()).collect()

@@ -126,7 +126,8 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response {
-        text(self.metrics.text(self.runtime.services()), monitoring::CONTENT_TYPE)
+        let is_configured = |connection: &str| self.runtime.has_connection(connection);
+        text(self.metrics.text(self.runtime.services(), is_configured), monitoring::CONTENT_TYPE)
     }
 
     fn services(&self) -> Response {

@@ -1,6 +1,7 @@
 //! What is counted and measured, in the form that Prometheus reads (text exposition format 0.0.4).
 //!
 //! Connections record by the `metrics` facade; what the runtime counts of services is taken over when somebody asks.
+//! What is no longer deployed or configured is no longer told.
 
 use std::time::Duration;
 
@@ -40,26 +41,41 @@ impl Metrics {
         Ok(Self { recorded })
     }
 
-    /// The text for Prometheus.
-    pub(crate) fn text(&self, services: Vec<ServiceStatus>) -> String {
+    /// The text for Prometheus, with what concerns these services and the configured connections.
+    pub(crate) fn text(&self, services: Vec<ServiceStatus>, is_configured: impl Fn(&str) -> bool) -> String {
+        let recorded = self.recorded.render();
+        let lines = recorded.split_inclusive('\n');
+        let mut text: String = lines.filter(|line| connection_of(line).is_none_or(&is_configured)).collect();
+        text.push_str(&told_of(services));
+        text
+    }
+}
+
+/// The connection that a line is about. No name has a character that would be escaped.
+fn connection_of(line: &str) -> Option<&str> {
+    let (name, _) = line.split_once("connection=\"")?.1.split_once('"')?;
+    Some(name)
+}
+
+/// Recorded for this once: the runtime keeps the numbers, as long as there is the service.
+fn told_of(services: Vec<ServiceStatus>) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        metrics::describe_counter!("wharf_service_invocations_total", "Invocations begun.");
+        metrics::describe_counter!("wharf_service_failures_total", "Invocations that failed, by whomever's fault.");
+        metrics::describe_gauge!("wharf_service_in_flight", "Invocations running or waiting.");
         for service in services {
             let labels = [("service", service.name)];
             metrics::counter!("wharf_service_invocations_total", &labels).absolute(service.invocations);
             metrics::counter!("wharf_service_failures_total", &labels).absolute(service.failures);
             metrics::gauge!("wharf_service_in_flight", &labels).set(service.in_flight as f64);
         }
-        self.recorded.render()
-    }
+    });
+    recorder.handle().render()
 }
 
 fn describe() {
     metrics::describe_histogram!("wharf_connection_operation_seconds", "How long operations on connections took.");
     metrics::describe_counter!("wharf_connection_operations_total", "Operations on connections, by their outcome.");
-    metrics::describe_counter!(
-        "wharf_connection_bytes_total",
-        "Bytes of content read and written, as far as a connection counts them."
-    );
-    metrics::describe_counter!("wharf_service_invocations_total", "Invocations begun.");
-    metrics::describe_counter!("wharf_service_failures_total", "Invocations that failed, by whomever's fault.");
-    metrics::describe_gauge!("wharf_service_in_flight", "Invocations running or waiting.");
+    metrics::describe_counter!("wharf_connection_bytes_total", "Bytes of content read and written.");
 }
