@@ -1,5 +1,5 @@
-//! Which connection a service may use, how, and where. [`open`] is the only way to a connection; what it returns
-//! carries the grants, and every path passes [`Granted::allow`] on its way to the connector.
+//! Which connection a service may use, how, and where. [`open`] and [`open_as`] are the only ways to a connection; what
+//! they return carries the grants, and every path passes [`Granted::allow`] on its way to the connector.
 
 use wharf_connectors::http::is_within;
 use wharf_connectors::{Error, ErrorKind, Remote, RemotePath};
@@ -35,6 +35,27 @@ pub(crate) fn open(settings: &LiveSettings, service: &str, connection: &str) -> 
         None => Err(Error::new(
             ErrorKind::NotFound,
             format!("no connection is named {connection:?}; connections are configured under [connections.NAME]"),
+        )),
+    }
+}
+
+/// Opens a connection of one type for a service: with it comes `part`, which only that type has.
+///
+/// # Errors
+/// As [`open`]; `Invalid` when the connection is of another type.
+pub(crate) fn open_as<T>(
+    settings: &LiveSettings,
+    service: &str,
+    connection: &str,
+    kind: &str,
+    part: impl FnOnce(&Remote) -> Option<T>,
+) -> Result<(Granted, T), Error> {
+    let granted = open(settings, service, connection)?;
+    match part(&granted.remote) {
+        Some(part) => Ok((granted, part)),
+        None => Err(Error::new(
+            ErrorKind::Invalid,
+            format!("connection {connection} is of type {}, not {kind}", granted.remote.kind()),
         )),
     }
 }

@@ -8,7 +8,7 @@ use wharf_connectors::dropbox::{
     Account, Audience, Batch, CallStyle, LinkSettings, ListOptions, Metadata, MetadataKind, Page, SearchOptions,
     SharedLink, UploadOptions, WriteMode,
 };
-use wharf_connectors::{Error, ErrorKind, RemotePath};
+use wharf_connectors::{Error, ErrorKind, Remote, RemotePath};
 
 use super::bindings::wharf::host::dropbox as wit;
 use super::bindings::wharf::host::types as wit_types;
@@ -102,13 +102,9 @@ impl Guest {
     }
 
     fn open_account(&self, connection: &str) -> Result<GrantedAccount, Error> {
-        let granted = grant::open(&self.surroundings.settings, &self.surroundings.service, connection)?;
-        let account = granted.remote.dropbox().ok_or_else(|| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("connection {connection} is of type {}, not dropbox", granted.remote.kind()),
-            )
-        })?;
+        let surroundings = &self.surroundings;
+        let (granted, account) =
+            grant::open_as(&surroundings.settings, &surroundings.service, connection, "dropbox", Remote::dropbox)?;
         Ok(GrantedAccount { granted, account })
     }
 }

@@ -2,7 +2,7 @@
 
 use wasmtime::component::Resource;
 use wharf_connectors::ftp::{RawReply, Server};
-use wharf_connectors::{Error, ErrorKind};
+use wharf_connectors::{Error, Remote};
 
 use super::bindings::wharf::host::ftp as wit;
 use super::{Answer, answer, told};
@@ -20,11 +20,9 @@ pub struct GrantedServer {
 
 impl Guest {
     fn open_ftp_server(&self, connection: &str) -> Result<GrantedServer, Error> {
-        let granted = grant::open(&self.surroundings.settings, &self.surroundings.service, connection)?;
-        let server = granted.remote.ftp().ok_or_else(|| {
-            let kind = granted.remote.kind();
-            Error::new(ErrorKind::Invalid, format!("connection {connection} is of type {kind}, not ftp"))
-        })?;
+        let surroundings = &self.surroundings;
+        let (granted, server) =
+            grant::open_as(&surroundings.settings, &surroundings.service, connection, "ftp", Remote::ftp)?;
         Ok(GrantedServer { granted, server })
     }
 

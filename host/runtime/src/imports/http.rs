@@ -3,7 +3,7 @@
 use ::http::Method;
 use wasmtime::component::Resource;
 use wharf_connectors::http::{Request, Response};
-use wharf_connectors::{Error, ErrorKind};
+use wharf_connectors::{Error, ErrorKind, Remote};
 
 use super::bindings::wharf::host::http as wit;
 use super::bindings::wharf::host::types as wit_types;
@@ -21,11 +21,9 @@ impl wit::Host for Guest {
     ) -> wasmtime::Result<Result<wit_types::Response, wit_types::Error>> {
         let body: Body = self.table.delete(request.body)?;
         let work = async {
-            let granted = grant::open(&self.surroundings.settings, &self.surroundings.service, &connection)?;
-            let origin = granted.remote.http().ok_or_else(|| {
-                let kind = granted.remote.kind();
-                Error::new(ErrorKind::Invalid, format!("connection {connection} is of type {kind}, not http"))
-            })?;
+            let surroundings = &self.surroundings;
+            let (granted, origin) =
+                grant::open_as(&surroundings.settings, &surroundings.service, &connection, "http", Remote::http)?;
             let method = Method::from_bytes(request.method.as_bytes())
                 .map_err(|_| Error::new(ErrorKind::Invalid, format!("{:?} is not an HTTP method", request.method)))?;
             let request = Request {

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::bindings::clocks::wall_clock::Datetime;
 use wharf_connectors::sftp::{Handle, Info, Owner, Script};
-use wharf_connectors::{Error, ErrorKind, RemotePath};
+use wharf_connectors::{Error, Remote, RemotePath};
 
 use super::bindings::wharf::host::sftp as wit;
 use super::files::{GrantedRemote, guest_kind, guest_time, host_time};
@@ -28,11 +28,9 @@ pub struct GrantedServer {
 
 impl Guest {
     fn open_server(&self, connection: &str) -> Result<GrantedServer, Error> {
-        let granted = grant::open(&self.surroundings.settings, &self.surroundings.service, connection)?;
-        let server = granted.remote.sftp().ok_or_else(|| {
-            let kind = granted.remote.kind();
-            Error::new(ErrorKind::Invalid, format!("connection {connection} is of type {kind}, not sftp"))
-        })?;
+        let surroundings = &self.surroundings;
+        let (granted, server) =
+            grant::open_as(&surroundings.settings, &surroundings.service, connection, "sftp", Remote::sftp)?;
         Ok(GrantedServer { granted, server })
     }
 
