@@ -29,9 +29,6 @@ pub(crate) use login::Dropbox;
 pub(crate) use ping::Ping;
 pub(crate) use sftp::Sftp;
 
-/// Where the configuration is looked for when none is named.
-pub(crate) const DEFAULT_CONFIGURATION: &str = "wharf.toml";
-
 /// How a command ended; the numbers are documented and stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -127,9 +124,7 @@ pub(crate) struct Setting {
 
 impl Setting {
     fn load(&self) -> Result<Configuration, CommandError> {
-        let default = PathBuf::from(DEFAULT_CONFIGURATION);
-        let file = self.config.clone().or_else(|| default.exists().then_some(default));
-        Ok(Configuration::load(file.as_deref(), Overrides::default())?)
+        Ok(Configuration::find(self.config.as_deref(), Overrides::default())?)
     }
 
     fn open(&self, name: &str) -> Result<Remote, CommandError> {

@@ -39,6 +39,9 @@ use problem::Problem;
 pub(crate) use problem::ConfigurationError;
 pub(crate) use watch::{Watch, watch};
 
+/// Where the configuration is looked for when none is named.
+pub(crate) const DEFAULT_FILE: &str = "wharf.toml";
+
 const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 /// Bytes of the hash that names a configuration: enough to tell two edits apart, short enough for a log line.
@@ -154,6 +157,15 @@ pub(crate) struct AdminSection {
 }
 
 impl Configuration {
+    /// As [`Configuration::load`]; without a file, [`DEFAULT_FILE`] where there is one.
+    ///
+    /// # Errors
+    /// As [`Configuration::load`].
+    pub(crate) fn find(file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigurationError> {
+        let default = Path::new(DEFAULT_FILE);
+        Self::load(file.or_else(|| default.exists().then_some(default)), overrides)
+    }
+
     /// Reads and checks a configuration file; the defaults of the product without one. Blocks for as long as a few
     /// small files take to read.
     ///

@@ -25,7 +25,7 @@ use tracing_subscriber::EnvFilter;
 use wharf_runtime::Runtime;
 
 use admin::Admin;
-use command::{DEFAULT_CONFIGURATION, Outcome, Setting};
+use command::{Outcome, Setting};
 use config::{Configuration, LogFormat, Overrides};
 use door::{BodyLimits, Door};
 use listener::{Listener, ListenerSettings};
@@ -82,11 +82,9 @@ struct Place {
 
 impl Place {
     fn load(self) -> Result<Configuration, config::ConfigurationError> {
-        let default = PathBuf::from(DEFAULT_CONFIGURATION);
-        let file = self.config.or_else(|| default.exists().then_some(default));
         let overrides =
             Overrides { services: self.services, state: self.state, listen: self.listen, admin: self.admin };
-        Configuration::load(file.as_deref(), overrides)
+        Configuration::find(self.config.as_deref(), overrides)
     }
 }
 

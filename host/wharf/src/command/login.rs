@@ -22,7 +22,8 @@ use url::Url;
 use wharf_connectors::dropbox::login::{Application, Login, Tokens};
 use wharf_connectors::{Common, Egress, Error, ErrorKind};
 
-use super::{CommandError, DEFAULT_CONFIGURATION, Outcome, Setting, print, say};
+use super::{CommandError, Outcome, Setting, print, say};
+use crate::config::DEFAULT_FILE;
 
 /// The head of the one request that a browser brings back; theirs have a few kilobytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -127,7 +128,7 @@ impl Dropbox {
     }
 
     fn prepare(&self, name: &str) -> Result<Prepared, CommandError> {
-        let path = self.setting.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIGURATION));
+        let path = self.setting.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
         let unread = |source| CommandError::Machine { what: format!("cannot read {}", path.display()), source };
         let text = std::fs::read_to_string(&path).map_err(unread)?;
         // Its message shows a line of the file, in which no secret is.
