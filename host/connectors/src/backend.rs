@@ -3,6 +3,7 @@
 //! It is private and has no default methods, so no backend can forget one. The conformance suite checks every promise
 //! written here on each of them. Paths come already below the connection's root; results are told in those terms.
 
+use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -105,7 +106,7 @@ impl ResumeKey {
     /// The key of content that `identity` describes, such as connection, path, size and time of a source.
     pub fn of(identity: &str) -> Self {
         let digest = Sha256::digest(identity.as_bytes());
-        Self(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+        Self(hexadecimal(&digest[..8]))
     }
 
     /// The digits.
@@ -121,6 +122,15 @@ pub struct Checksum {
     pub algorithm: ChecksumAlgorithm,
     /// Its value in lower-case hexadecimal digits.
     pub value: String,
+}
+
+/// Bytes as checksums are written: in lower-case hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// How a checksum is computed.

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::backend::{
     Backend, ByteRange, Checksum, ChecksumAlgorithm, Entry, Facts, IfExists, Pages, ResumeKey, WriteOptions,
+    hexadecimal,
 };
 use crate::content::{CHUNK_BYTES, Content};
 use crate::error::{Error, ErrorKind, Step};
@@ -168,7 +169,7 @@ impl Backend for Local {
         while let Some(chunk) = chunks.try_next().await? {
             hash.update(&chunk);
         }
-        let value = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let value = hexadecimal(&hash.finalize());
         Ok(Some(Checksum { algorithm: ChecksumAlgorithm::Sha256, value }))
     }
 

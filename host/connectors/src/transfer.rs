@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use crate::backend::{ByteRange, ChecksumAlgorithm, Entry, EntryKind, IfExists, Resume, ResumeKey, WriteOptions};
+use crate::backend::{
+    ByteRange, ChecksumAlgorithm, Entry, EntryKind, IfExists, Resume, ResumeKey, WriteOptions, hexadecimal,
+};
 use crate::content::Content;
 use crate::dropbox::ContentHasher;
 use crate::error::{Error, ErrorKind};
@@ -600,7 +602,7 @@ impl Hash {
 
     fn finish(self) -> String {
         match self {
-            Self::Sha256(hash) => hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+            Self::Sha256(hash) => hexadecimal(&hash.finalize()),
             Self::Dropbox(hash) => hash.finish(),
         }
     }

@@ -3,9 +3,9 @@
 //! The SHA-256 of each block of 4 MiB, joined, and the SHA-256 of that, in lower-case hexadecimal
 //! (<https://www.dropbox.com/developers/reference/content-hash>). Knows no request.
 
-use std::fmt::Write;
-
 use sha2::{Digest, Sha256};
+
+use crate::backend::hexadecimal;
 
 /// The size of a block.
 pub(super) const BLOCK_BYTES: usize = 4 * 1024 * 1024;
@@ -85,14 +85,6 @@ impl PartHasher {
     pub(super) fn finish(self) -> String {
         self.whole.finish()
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]
