@@ -524,7 +524,7 @@ impl Backend for Dropbox {
                         "{target} made way for {source}, which then could not be moved; revision {replaced} of \
                          {target} can be restored in Dropbox"
                     );
-                    Error::new(error.kind(), message).with_source(error)
+                    Error::new(error.kind(), message).with_source(error).telling_effect()
                 })
             }
             Err(failure) => Err(failure.into()),

@@ -21,7 +21,8 @@ pub enum ErrorKind {
     TooLarge,
     /// Time ran out; the effect is unknown unless the message says otherwise.
     Timeout,
-    /// The remote cannot be reached or refuses work for now.
+    /// The remote cannot be reached or refuses work for now. Where the answer to a change was lost, the message says what
+    /// is known of its effect.
     Unavailable,
     /// Too many operations; see [`Error::retry_after`].
     RateLimited,
@@ -95,13 +96,14 @@ pub struct Error {
     message: String,
     step: Option<Step>,
     retry_after: Option<Duration>,
+    tells_effect: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error without a cause below it.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), step: None, retry_after: None, source: None }
+        Self { kind, message: message.into(), step: None, retry_after: None, tells_effect: false, source: None }
     }
 
     /// Adds the cause.
@@ -122,6 +124,23 @@ impl Error {
     #[must_use]
     pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Self {
         self.kind = kind;
+        self
+    }
+
+    /// Notes that the message tells what the operation has done, as far as that is known.
+    #[must_use]
+    pub(crate) fn telling_effect(mut self) -> Self {
+        self.tells_effect = true;
+        self
+    }
+
+    /// Adds what is known of what the operation has done, unless the message tells that already.
+    #[must_use]
+    pub(crate) fn with_effect(mut self, effect: &str) -> Self {
+        if !self.tells_effect {
+            self.message = format!("{}; {effect}", self.message);
+            self.tells_effect = true;
+        }
         self
     }
 

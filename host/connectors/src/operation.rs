@@ -2,10 +2,12 @@
 //! retries where it is safe to repeat, the bandwidth limit, one log line, the metrics.
 //!
 //! Knows no protocol and no path jail. An operation that is dropped before its end says so in the log, and what is
-//! known of its effect.
+//! known of its effect; one whose answer was lost says that in its error.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::error::Error as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -15,7 +17,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::content::{self, Content};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Step};
 use crate::path::RemotePath;
 use crate::{Remote, Shared};
 
@@ -49,7 +51,7 @@ impl Effect {
     fn when_cut_off(self) -> &'static str {
         match self {
             Self::None => "nothing was changed",
-            Self::WholeOrNot => "the file is there whole or not at all",
+            Self::WholeOrNot => "the file is as it was before, or whole",
             Self::Unknown => "it may have happened",
             Self::Partial => "a part of it may have happened",
         }
@@ -68,6 +70,8 @@ pub(crate) struct Operation {
     bytes: Arc<AtomicU64>,
     /// How much content there is, where that is known: a reader may stop at its last byte and never ask for its end.
     size: Option<u64>,
+    /// There is content for the remote, of which something is not on its way yet.
+    has_unsent: Arc<AtomicBool>,
     /// Of the invocation, whose id the log line carries wherever the operation ends.
     span: Span,
     is_over: bool,
@@ -84,6 +88,7 @@ impl Operation {
             started: Instant::now(),
             bytes: Arc::default(),
             size: None,
+            has_unsent: Arc::default(),
             span: Span::current(),
             is_over: false,
         }
@@ -92,7 +97,30 @@ impl Operation {
     /// Ends the operation with its result, which is handed on.
     pub(crate) fn end<T>(mut self, result: Result<T, Error>) -> Result<T, Error> {
         self.tell(result.as_ref().err());
-        result
+        result.map_err(|error| match self.may_be_done(&error) {
+            true => error.with_effect(&format!("{}, so look before you repeat it", self.effect.when_cut_off())),
+            false => error,
+        })
+    }
+
+    /// Whether the remote may have done what an error says nothing of, because its answer was lost.
+    fn may_be_done(&self, error: &Error) -> bool {
+        // Nothing was asked for before the way to the remote was gone.
+        let was_asked = matches!(error.step(), None | Some(Step::Command));
+        let is_lost = match error.kind() {
+            ErrorKind::Timeout => true,
+            // A refusal has no cause, a broken connection does.
+            ErrorKind::Unavailable | ErrorKind::Interrupted => error.source().is_some(),
+            _ => false,
+        };
+        let is_possible = match self.effect {
+            // What arrived stays, which the error says.
+            Effect::None | Effect::Partial => false,
+            // No file gets its name before its last byte; and by its kind nothing was done.
+            Effect::WholeOrNot => !self.has_unsent.load(Ordering::Relaxed) && error.kind() != ErrorKind::Interrupted,
+            Effect::Unknown => true,
+        };
+        was_asked && is_lost && is_possible
     }
 
     fn tell(&mut self, error: Option<&Error>) {
@@ -123,8 +151,13 @@ impl Operation {
     pub(crate) fn measured(&self, content: Content) -> Content {
         let size = content.size();
         let (shared, bytes) = (Arc::clone(&self.shared), Arc::clone(&self.bytes));
+        let (has_unsent, at_the_end) = (Arc::clone(&self.has_unsent), Arc::clone(&self.has_unsent));
+        has_unsent.store(size != Some(0), Ordering::Relaxed);
         let chunks = content.into_stream().and_then(move |chunk| {
-            bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            let before = bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            if size == Some(before + chunk.len() as u64) {
+                has_unsent.store(false, Ordering::Relaxed);
+            }
             let shared = Arc::clone(&shared);
             async move {
                 if let Some(throttle) = &shared.throttle {
@@ -133,7 +166,11 @@ impl Operation {
                 Ok(chunk)
             }
         });
-        Content::from_stream(size, chunks)
+        let end = stream::poll_fn(move |_| {
+            at_the_end.store(false, Ordering::Relaxed);
+            Poll::Ready(None)
+        });
+        Content::from_stream(size, chunks.chain(end))
     }
 
     /// Content of the remote in chunks of at most [`crate::CHUNK_BYTES`]. The operation ends with it, and holds its

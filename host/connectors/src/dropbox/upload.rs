@@ -204,8 +204,8 @@ impl Caller {
             }
             false => (ErrorKind::Unavailable, "whether the file is there is not known"),
         };
-        Err(Error::new(kind, format!("{path} was sent, but the answer did not come, and {what_became}"))
-            .with_source(lost)
-            .into())
+        let error = Error::new(kind, format!("{path} was sent, but the answer did not come, and {what_became}"));
+        let error = error.with_source(lost);
+        Err(if is_absent { error.telling_effect() } else { error }.into())
     }
 }

@@ -281,7 +281,9 @@ async fn give_name(
     match session.rename(temporary, target).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(reply)) => Err(Error::new(ErrorKind::Conflict, kept(&reply.text()))),
-        Err(error) => Err(Error::new(error.kind(), kept("the connection was lost")).with_source(error)),
+        Err(error) => {
+            Err(Error::new(error.kind(), kept("the connection was lost")).with_source(error).telling_effect())
+        }
     }
 }
 

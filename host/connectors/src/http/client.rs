@@ -295,7 +295,9 @@ pub(crate) fn failed(host: &str, error: reqwest::Error) -> Error {
             (ErrorKind::Interrupted, format!("the connection to {host} broke"))
         }
     });
-    Error::new(kind, what).with_source(error)
+    let is_connect = error.is_connect();
+    let told = Error::new(kind, what).with_source(error);
+    if is_connect { told.at(Step::Connect) } else { told }
 }
 
 /// An error and everything below it, also what an error of input and output is about.

@@ -364,6 +364,10 @@ async fn old_or_new(faulty: &Faulty, written: Result<Entry, Error>, old: &Bytes,
             let error = fails(Err::<(), _>(error), &kinds, when);
             let is_lie = error.kind() == ErrorKind::Interrupted && found == new;
             assert!(!is_lie, "what was written is called interrupted, {when}: {}", chain(&error));
+            // What never got to the end of its content needs no further word.
+            let told = ["as it was before, or whole, so look before you repeat it", "the file is not there"];
+            let tells = told.iter().any(|words| error.to_string().contains(words));
+            assert!(tells || found == old, "what is known is not told, {when}: {}", chain(&error));
         }
     }
     found
@@ -428,7 +432,12 @@ pub(crate) async fn a_cut_in_a_small_operation_is_an_error_in_time_or_none(fault
         // It may have happened or not, and an error says nothing else.
         match in_time(faulty.remote.rename(&path("/file"), &path("/other"), IfExists::Fail)).await {
             Ok(()) => assert!(faulty.sober.exists(&path("/other")).await.unwrap(), "{when}"),
-            Err(error) => drop(fails(Err::<(), _>(error), &kinds, &when)),
+            Err(error) => {
+                let error = fails(Err::<(), _>(error), &kinds, &when);
+                let tells = error.to_string().contains("it may have happened, so look before you repeat it");
+                let happened = faulty.sober.exists(&path("/other")).await.unwrap();
+                assert!(tells || !happened, "what may have happened is not told, {when}: {}", chain(&error));
+            }
         }
         faulty.proxy.heal();
         if faulty.sober.exists(&path("/other")).await.unwrap() {
