@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
-use crate::harness::{Answer, Host, SftpServer};
+use crate::harness::{Answer, Host, PATIENCE, SftpServer};
 
 async fn start(server: &SftpServer, grant: &str) -> Host {
     let configuration = format!(
@@ -141,4 +146,111 @@ async fn every_operation_on_files_works_over_sftp() {
     assert!(!server.home().join("a").exists());
     let facts = of("op=ping").await["facts"].clone();
     assert!(facts.as_object().unwrap().len() > 1, "{facts}");
+}
+
+// ---- The command ---------------------------------------------------------------------------------------------------
+
+/// A folder with a configuration of the connection `partner`, and a file `local` to send.
+fn place(server: &SftpServer) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("sftp-password"), "secret").unwrap();
+    fs::write(folder.path().join("local"), "up").unwrap();
+    let configuration = format!("[host]\negress-allow = ['127.0.0.0/8']\n{}", server.connection("partner"));
+    fs::write(folder.path().join("wharf.toml"), configuration).unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn the_command_runs_a_script_and_stops_where_it_fails() {
+    let server = SftpServer::start();
+    let folder = place(&server);
+    fs::write(folder.path().join("script"), "put local remote\n-rm missing\nls\nrm missing\nmkdir never\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    command.args(["sftp", "partner", "-b", "script"]).current_dir(folder.path()).stdin(Stdio::null());
+    let ended = timeout(PATIENCE, command.kill_on_drop(true).output()).await.expect("it ends by itself").unwrap();
+    let (output, errors) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
+    assert_eq!(ended.status.code(), Some(1), "{output}{errors}");
+    assert!(output.contains("sftp> ls\nremote\nsftp> rm missing\n"), "{output}");
+    assert_eq!(errors.matches("nothing is there").count(), 2, "{errors}");
+    assert_eq!(fs::read_to_string(server.home().join("remote")).unwrap(), "up");
+    assert!(!server.home().join("never").exists());
+}
+
+/// The command on a terminal.
+struct Terminal {
+    program: Child,
+    shown: String,
+}
+
+impl Terminal {
+    fn open(folder: &TempDir) -> Self {
+        let mut command = Command::new("script");
+        let program = concat!("'", env!("CARGO_BIN_EXE_wharf"), "' sftp partner");
+        command.args(["--quiet", "--return", "--flush", "--command", program, "/dev/null"]);
+        command.current_dir(folder.path()).env("XDG_STATE_HOME", folder.path()).env("TERM", "xterm");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        Self { program: command.spawn().expect("script (util-linux) is there"), shown: String::new() }
+    }
+
+    async fn types(&mut self, keys: &str) {
+        self.program.stdin.as_mut().unwrap().write_all(keys.as_bytes()).await.unwrap();
+    }
+
+    /// Waits until something is shown that was not shown before the last wait.
+    async fn shows(&mut self, text: &str) {
+        let output = self.program.stdout.as_mut().unwrap();
+        let shown = &mut self.shown;
+        let shows = async {
+            loop {
+                if let Some(at) = shown.find(text) {
+                    return drop(shown.drain(..at + text.len()));
+                }
+                let mut bytes = [0; 4096];
+                let read = output.read(&mut bytes).await.unwrap();
+                assert!(read > 0, "it ended without showing {text:?}: {shown:?}");
+                shown.push_str(&String::from_utf8_lossy(&bytes[..read]));
+            }
+        };
+        if timeout(PATIENCE, shows).await.is_err() {
+            panic!("{text:?} is not shown: {:?}", self.shown);
+        }
+    }
+
+    async fn ends(mut self) -> Option<i32> {
+        timeout(PATIENCE, self.program.wait()).await.expect("it ends").unwrap().code()
+    }
+}
+
+#[tokio::test]
+async fn on_a_terminal_commands_are_typed_and_remembered() {
+    const UP: &str = "\x1b[A";
+    const CONTROL_C: &str = "\x03";
+    const CONTROL_D: &str = "\x04";
+    let server = SftpServer::start();
+    let folder = place(&server);
+    let mut terminal = Terminal::open(&folder);
+    terminal.shows("sftp> ").await;
+    terminal.types("put local sent\r").await;
+    terminal.shows("sent\r\n").await;
+    terminal.types("ls -l\r").await;
+    terminal.shows("-rw").await;
+    terminal.types("rm missing\r").await;
+    terminal.shows("nothing is there").await;
+    terminal.types("mkdir never").await;
+    terminal.shows("never").await;
+    terminal.types(CONTROL_C).await;
+    terminal.types("pwd\r").await;
+    terminal.shows("Remote working directory: /").await;
+    terminal.types(CONTROL_D).await;
+    assert_eq!(terminal.ends().await, Some(0));
+    assert_eq!(fs::read_to_string(server.home().join("sent")).unwrap(), "up");
+    assert!(!server.home().join("never").exists());
+
+    let mut again = Terminal::open(&folder);
+    again.shows("sftp> ").await;
+    again.types(UP).await;
+    again.types("\r").await;
+    again.shows("Remote working directory: /").await;
+    again.types("exit\r").await;
+    assert_eq!(again.ends().await, Some(0));
 }
