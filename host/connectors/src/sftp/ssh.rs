@@ -6,9 +6,9 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-use russh::client::{self, Handler, Session};
+use russh::client::{self, ChannelOpenHandle, Handler, Msg, Session};
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyBase64, PublicKeyOrCertificate};
-use russh::{Preferred, SshId, cipher, compression, kex, mac};
+use russh::{Channel, Preferred, SshId, cipher, compression, kex, mac};
 
 use super::host_key::{self, Fingerprint, Shown};
 use super::{Config, wire};
@@ -226,6 +226,83 @@ impl Handler for Verifier {
             host_key_type: host_key::key_type(key),
             fingerprint: Fingerprint::of(key),
         });
+        Ok(())
+    }
+
+    // ---- Channels that a server opens: none is asked for, and dropping the reply refuses it ------------------------
+
+    async fn server_channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failed> {
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _: Channel<Msg>,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failed> {
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _: Channel<Msg>,
+        _address: &str,
+        _port: u32,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failed> {
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _address: &str,
+        _port: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failed> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _address: &str,
+        _port: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failed> {
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _path: &str,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failed> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _path: &str,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failed> {
         Ok(())
     }
 }

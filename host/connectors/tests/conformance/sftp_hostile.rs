@@ -3,10 +3,14 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
+use russh::server;
 use secrecy::SecretString;
+use tokio::sync::mpsc;
 use wharf_connectors::{ByteRange, Common, Config, Content, Error, ErrorKind, Remote, RemotePath, Step, chain, sftp};
 
 use crate::openssh::Openssh;
@@ -144,4 +148,82 @@ async fn names_that_climb_are_left_out_of_a_listing() {
     let entries = remote.list(&RemotePath::root()).await.unwrap();
     let names: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
     assert_eq!(names, ["/fine"]);
+}
+
+/// A server that opens channels of its own when it is asked for SFTP, and tells whether it got any.
+struct Opener {
+    opened: mpsc::Sender<Vec<bool>>,
+}
+
+impl server::Handler for Opener {
+    type Error = russh::Error;
+
+    async fn auth_password(&mut self, _: &str, _: &str) -> Result<server::Auth, russh::Error> {
+        Ok(server::Auth::Accept)
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        _: russh::Channel<server::Msg>,
+        reply: server::ChannelOpenHandle,
+        _: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        _: russh::ChannelId,
+        _: &str,
+        session: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        let (handle, opened) = (session.handle(), self.opened.clone());
+        tokio::spawn(async move {
+            let all = vec![
+                handle.channel_open_session().await.is_ok(),
+                handle.channel_open_agent().await.is_ok(),
+                handle.channel_open_x11("127.0.0.1", 6000).await.is_ok(),
+                handle.channel_open_forwarded_tcpip("127.0.0.1", 22, "127.0.0.1", 1).await.is_ok(),
+                handle.channel_open_forwarded_streamlocal("/run/socket").await.is_ok(),
+            ];
+            opened.send(all).await.unwrap();
+        });
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_that_a_server_opens_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, form) = (folder.path().join("host_key"), ["-q", "-t", "ed25519", "-N", "", "-f"]);
+    assert!(Command::new("ssh-keygen").args(form).arg(&file).status().unwrap().success());
+    let key = russh::keys::load_secret_key(&file, None).unwrap();
+    let fingerprint = key.public_key().fingerprint(russh::keys::HashAlg::Sha256).to_string();
+    let config = Arc::new(server::Config {
+        keys: vec![key],
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        ..server::Config::default()
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (opened, mut told) = mpsc::channel(1);
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        server::run_stream(config, stream, Opener { opened }).await.unwrap().await
+    });
+    let config = sftp::Config {
+        port,
+        login: vec![sftp::Login::Password(SecretString::from("secret"))],
+        host_keys: sftp::HostKeys {
+            pinned: vec![sftp::Fingerprint::parse(&fingerprint).unwrap()],
+            ..sftp::HostKeys::default()
+        },
+        ..sftp::Config::new("127.0.0.1", "alice")
+    };
+    // It never begins to speak SFTP.
+    fails(remote(config).ping().await, &[ErrorKind::Timeout], "starting SFTP");
+    assert_eq!(told.recv().await.unwrap(), [false; 5]);
+    // The connection is closed, so the server ends.
+    let _broken_off = serving.await.unwrap();
 }
