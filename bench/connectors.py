@@ -404,7 +404,10 @@ def parts(quick):
         ],
         "sftp-latency": lambda report: bench_protocol(report, "SFTP", small, 1, latency=True, cipher=CIPHERS[1]),
         "ftp": lambda report: bench_protocol(report, "FTP", large, rounds, latency=False),
-        "ftp-latency": lambda report: bench_protocol(report, "FTP", small, 1, latency=True),
+        # Both: what a login and the questions around a file cost shows with the small one.
+        "ftp-latency": lambda report: [
+            bench_protocol(report, "FTP", size, 1 if quick else 5, latency=True) for size in (large, small)
+        ],
         "many-files": lambda report: bench_many_files(report, 200 if quick else 1000),
         "memory": lambda report: bench_memory(report, (1 if quick else 10) << 30),
         "transfer": lambda report: bench_transfer(report, large),
