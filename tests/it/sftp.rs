@@ -176,6 +176,9 @@ async fn the_command_runs_a_script_and_stops_where_it_fails() {
     assert!(!server.home().join("never").exists());
 }
 
+/// What is sent to a terminal when a line is no longer edited: what is pasted is then no longer marked as such.
+const LINE_ENDS: &str = "\x1b[?2004l";
+
 /// The command on a terminal.
 struct Terminal {
     program: Child,
@@ -216,6 +219,15 @@ impl Terminal {
         }
     }
 
+    /// Types a command when it is asked for, and sees what it says before the next one is asked for.
+    async fn command(&mut self, line: &str, answer: &str) {
+        self.types(line).await;
+        self.types("\r").await;
+        self.shows(LINE_ENDS).await;
+        self.shows(answer).await;
+        self.shows("sftp> ").await;
+    }
+
     async fn ends(mut self) -> Option<i32> {
         timeout(PATIENCE, self.program.wait()).await.expect("it ends").unwrap().code()
     }
@@ -230,17 +242,15 @@ async fn on_a_terminal_commands_are_typed_and_remembered() {
     let folder = place(&server);
     let mut terminal = Terminal::open(&folder);
     terminal.shows("sftp> ").await;
-    terminal.types("put local sent\r").await;
-    terminal.shows("sent\r\n").await;
-    terminal.types("ls -l\r").await;
-    terminal.shows("-rw").await;
-    terminal.types("rm missing\r").await;
-    terminal.shows("nothing is there").await;
+    terminal.command("put local sent", "").await;
+    terminal.command("ls -l", "-rw").await;
+    terminal.command("rm missing", "nothing is there").await;
     terminal.types("mkdir never").await;
     terminal.shows("never").await;
     terminal.types(CONTROL_C).await;
-    terminal.types("pwd\r").await;
-    terminal.shows("Remote working directory: /").await;
+    terminal.shows(LINE_ENDS).await;
+    terminal.shows("sftp> ").await;
+    terminal.command("pwd", "Remote working directory: /").await;
     terminal.types(CONTROL_D).await;
     assert_eq!(terminal.ends().await, Some(0));
     assert_eq!(fs::read_to_string(server.home().join("sent")).unwrap(), "up");
@@ -248,9 +258,7 @@ async fn on_a_terminal_commands_are_typed_and_remembered() {
 
     let mut again = Terminal::open(&folder);
     again.shows("sftp> ").await;
-    again.types(UP).await;
-    again.types("\r").await;
-    again.shows("Remote working directory: /").await;
+    again.command(UP, "Remote working directory: /").await;
     again.types("exit\r").await;
     assert_eq!(again.ends().await, Some(0));
 }
