@@ -23,6 +23,9 @@ type Connection = Handle<Verifier>;
 /// Keys of an agent that are tried: servers end a login after a few refusals (six with OpenSSH).
 const AGENT_KEYS_MAX: usize = 5;
 
+/// The cipher of old PEM files that `ssh-keygen -m PEM` takes, and the only one that can be read.
+const PEM_CIPHER: &str = "AES-128-CBC";
+
 /// Rounds of questions that are answered: a server that asks again and again accepts nothing.
 const ROUNDS_MAX: u32 = 3;
 
@@ -172,6 +175,14 @@ async fn by_key(
     if passphrase.is_none() && is_encrypted(key.expose_secret()) {
         return Err(Attempt::Impossible("the key is encrypted: set passphrase".to_owned()));
     }
+    if let Some(cipher) = pem_cipher(key.expose_secret())
+        && cipher != PEM_CIPHER
+    {
+        return Err(Attempt::Impossible(format!(
+            "the key is encrypted by {cipher}, as old PEM files are, of which only {PEM_CIPHER} is supported: write it \
+             anew with ssh-keygen -p -f FILE"
+        )));
+    }
     let (text, words) = (key.clone(), passphrase.cloned());
     // What a passphrase is made of takes its time to compute on purpose.
     let read = tokio::task::spawn_blocking(move || {
@@ -250,6 +261,12 @@ async fn by_agent(connection: &mut Connection, user: &str, socket: Option<&Path>
         }
     }
     last
+}
+
+/// By what the content of an old PEM file is encrypted (RFC 1421, section 4.6.1.3).
+fn pem_cipher(key: &str) -> Option<String> {
+    let value = key.lines().find_map(|line| line.strip_prefix("DEK-Info:"))?;
+    Some(super::wire::printable(value.split(',').next()?.trim().as_bytes()))
 }
 
 /// Whether a private key needs a passphrase, as far as its form tells.

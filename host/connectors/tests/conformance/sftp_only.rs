@@ -186,6 +186,10 @@ async fn a_login_that_fails_says_why_for_each_way() {
     }
     let (_, message) = step_of(by_key(&server, "no key at all", None)).await;
     assert!(message.contains("no private key"), "{message}");
+    let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: DES-EDE3-CBC,0011223344556677\n\n\
+               AAAA\n-----END RSA PRIVATE KEY-----\n";
+    let (_, message) = step_of(by_key(&server, old, Some("a passphrase"))).await;
+    assert!(message.contains("DES-EDE3-CBC") && message.contains("ssh-keygen -p"), "{message}");
     let interactive = sftp::Login::KeyboardInteractive(SecretString::from("secret"));
     let (_, message) = step_of(sftp::Config { login: vec![interactive], ..server.config() }).await;
     assert!(message.contains("does not offer keyboard-interactive"), "{message}");
