@@ -34,7 +34,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Common;
-use crate::backend::{Backend, ByteRange, Checksum, Entry, EntryKind, Facts, IfExists, Pages, ResumeKey, WriteOptions};
+use crate::backend::{Backend, ByteRange, Checksum, Entry, Facts, IfExists, Pages, ResumeKey, WriteOptions};
 use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
@@ -351,11 +351,8 @@ impl Backend for Sftp {
     }
 
     async fn checksum(&self, path: &RemotePath) -> Result<Option<Checksum>, Error> {
-        let found = self.stat(path).await?;
-        if found.kind == EntryKind::Directory {
-            return Err(tree::is_a_folder("tell the checksum of", path));
-        }
-        Ok(None)
+        let path = path.clone();
+        self.run(move |session| async move { session.checksum(&path).await }.boxed()).await
     }
 
     async fn delete(&self, path: &RemotePath) -> Result<(), Error> {

@@ -42,6 +42,8 @@ pub(super) struct Tree {
     /// Where the root truly is; asked for once.
     real_root: Option<Bytes>,
     inside: HashMap<RemotePath, Instant>,
+    /// Until the server says that it computes no checksums, which it need not announce.
+    pub(super) may_check_files: bool,
 }
 
 /// What became of a file that was not replaced.
@@ -58,7 +60,7 @@ pub(super) fn wire_path(path: &RemotePath) -> Bytes {
 
 impl Tree {
     pub(super) fn new(client: Client, root: RemotePath) -> Self {
-        Self { client, root, real_root: None, inside: HashMap::new() }
+        Self { client, root, real_root: None, inside: HashMap::new(), may_check_files: true }
     }
 
     /// The smallest real operation.

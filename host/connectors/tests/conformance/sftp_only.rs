@@ -10,10 +10,11 @@ use std::time::{Duration, SystemTime};
 
 use secrecy::SecretString;
 use wharf_connectors::{
-    ByteRange, Common, Config, Content, EntryKind, Error, ErrorKind, IfExists, Remote, RemotePath, Step, WriteOptions,
-    chain, local, sftp,
+    ByteRange, ChecksumAlgorithm, Common, Config, Content, EntryKind, Error, ErrorKind, IfExists, Remote, RemotePath,
+    Step, WriteOptions, chain, local, sftp,
 };
 
+use crate::ftp_server::FtpServer;
 use crate::openssh::Openssh;
 use crate::places::loopback;
 
@@ -301,6 +302,51 @@ async fn every_algorithm_that_can_be_named_carries_content() {
 }
 
 // ---- Files ---------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_server_than_openssh_is_served_and_tells_checksums() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("host_key");
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "rsa", "-m", "PEM", "-N", "", "-f"]).arg(&file).status();
+    assert!(made.unwrap().success());
+    let key = format!("SFTPHostKey {}", file.display());
+    let server =
+        FtpServer::start("proftpd", &["LoadModule mod_sftp.c", "SFTPEngine on", "SFTPExtensions +checkFile", &key]);
+    let told = Command::new("ssh-keygen").args(["-l", "-E", "sha256", "-f"]).arg(&file).output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    let fingerprint = sftp::Fingerprint::parse(told.split(' ').nth(1).unwrap()).unwrap();
+    let remote = rooted(
+        sftp::Config {
+            port: server.port(),
+            login: vec![sftp::Login::Password(SecretString::from("secret"))],
+            host_keys: sftp::HostKeys { pinned: vec![fingerprint], ..sftp::HostKeys::default() },
+            ..sftp::Config::new("127.0.0.1", "alice")
+        },
+        Path::new("/"),
+    );
+    let ping = remote.ping().await.unwrap();
+    assert!(ping.facts.iter().any(|(name, value)| *name == "server" && value.contains("mod_sftp")), "{:?}", ping.facts);
+    remote.make_directory(&path("/in")).await.unwrap();
+    let content: Vec<u8> = (0..1_000_000_u32).map(|index| (index % 251) as u8).collect();
+    for if_exists in [IfExists::Fail, IfExists::Replace] {
+        remote.write(&path("/in/file"), Content::from_bytes(content.clone()), if_exists).await.unwrap();
+    }
+    assert!(std::fs::read(server.home().join("in/file")).unwrap() == content);
+    let read = remote.read(&path("/in/file"), ByteRange::ALL).await.unwrap();
+    assert!(read.collect(1 << 20).await.unwrap() == content);
+    let checksum = remote.checksum(&path("/in/file")).await.unwrap().expect("mod_sftp computes it");
+    let expected = Command::new("sha256sum").arg(server.home().join("in/file")).output().unwrap();
+    assert_eq!(checksum.algorithm, ChecksumAlgorithm::Sha256);
+    assert!(String::from_utf8(expected.stdout).unwrap().starts_with(&checksum.value), "{checksum:?}");
+    fails(remote.checksum(&path("/in")).await, ErrorKind::Conflict);
+    fails(remote.checksum(&path("/missing")).await, ErrorKind::NotFound);
+    remote.rename(&path("/in/file"), &path("/in/renamed"), IfExists::Fail).await.unwrap();
+    let names: Vec<String> =
+        remote.list(&path("/in")).await.unwrap().iter().map(|entry| entry.path.to_string()).collect();
+    assert_eq!(names, ["/in/renamed"]);
+    remote.delete_tree(&path("/in")).await.unwrap();
+    assert!(!server.home().join("in").exists());
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_is_not_utf_8_is_listed_read_and_deleted() {
