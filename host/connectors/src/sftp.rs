@@ -228,13 +228,14 @@ impl Sftp {
         + 'static,
     ) -> Result<T, Error> {
         let (sender, pieces) = mpsc::channel(CHUNKS_WAITING_MAX);
-        let (interest, is_wanted) = oneshot::channel();
+        // Dropped with this call, whether it ends or is given up.
+        let (interest, _caller) = oneshot::channel();
         let handed = Handed { pieces, interest };
         let job = self.pool.start(move |session| job(session, handed)).await?;
         let job = job.map(ended);
         let fed = feed(content, sender);
         futures::pin_mut!(job, fed);
-        let result = match future::select(job, fed).await {
+        match future::select(job, fed).await {
             Either::Left((result, _)) => result,
             Either::Right((Ok(()), job)) => job.await,
             Either::Right((Err(error), job)) => {
@@ -242,9 +243,7 @@ impl Sftp {
                 let _given_up = job.await;
                 Err(error)
             }
-        };
-        drop(is_wanted);
-        result
+        }
     }
 }
 

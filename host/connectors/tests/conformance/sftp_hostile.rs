@@ -1,5 +1,5 @@
-//! Servers that break SSH or SFTP, stall, or lie: each gives an error of its own within its time, and none crashes, hangs
-//! or leaves a thread behind.
+//! Servers that break SSH or SFTP, stall, or lie: each gives an error of its own within its time, and none crashes or
+//! hangs.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
