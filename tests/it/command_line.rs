@@ -156,7 +156,10 @@ async fn files_and_trees_are_copied_and_moved_between_connections_and_this_machi
 
     place.done("cp disk:/moved/a.txt back.txt").await;
     assert_eq!(fs::read_to_string(place.path("back.txt")).unwrap(), "a");
-    place.done("cp -q back.txt partner:/new/name.txt").await;
+    fs::set_permissions(place.path("back.txt"), fs::Permissions::from_mode(0o604)).unwrap();
+    place.done("cp --permissions back.txt disk:/kept.txt").await;
+    assert_eq!(fs::metadata(place.path("disk/kept.txt")).unwrap().permissions().mode() & 0o777, 0o604);
+    place.done("cp -q --permissions back.txt partner:/new/name.txt").await;
     assert_eq!(fs::read_to_string(place.ftp.home().join("new/name.txt")).unwrap(), "a");
 }
 

@@ -38,6 +38,8 @@ pub struct Entry {
     pub size: Option<u64>,
     /// Time of the last change, where the remote says.
     pub modified: Option<SystemTime>,
+    /// Permissions as POSIX has them, nine bits, where the remote says.
+    pub mode: Option<u32>,
     /// A mark that changes with the content, where the remote has one.
     pub revision: Option<String>,
 }
@@ -52,6 +54,9 @@ pub enum IfExists {
     /// Take the first free name of the form `name (1).ext`.
     Rename,
 }
+
+/// Of the mode of a file, the permissions that are told and given: nobody is made somebody else by copying (set-user-ID).
+pub(crate) const PERMISSIONS: u32 = 0o777;
 
 /// Which part of a file to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,6 +82,8 @@ pub struct WriteOptions {
     /// The time of last change to record, to the precision of the remote. A remote that cannot record one keeps the
     /// time of the write; that is no error.
     pub modified: Option<SystemTime>,
+    /// The permissions to give, nine bits as POSIX has them. A remote that has none leaves them out, which is no error.
+    pub mode: Option<u32>,
     /// For a write that may be continued after it broke off.
     pub resume: Option<Resume>,
 }
@@ -84,7 +91,7 @@ pub struct WriteOptions {
 impl WriteOptions {
     /// Nothing but what to do when the target exists.
     pub fn new(if_exists: IfExists) -> Self {
-        Self { if_exists, parents: false, modified: None, resume: None }
+        Self { if_exists, parents: false, modified: None, mode: None, resume: None }
     }
 }
 

@@ -197,6 +197,7 @@ impl Dropbox {
             size: metadata.size,
             // What the uploader said, as on any file system; the time of the upload where nobody said.
             modified: metadata.client_modified.or(metadata.server_modified),
+            mode: None,
             revision: metadata.rev.clone(),
         })
     }
@@ -381,7 +382,14 @@ impl Backend for Dropbox {
             // Dropbox has no metadata of the root; that it answers is all there is to find out.
             self.caller.list_folder(path, false, 1).await?;
             let path = path.clone();
-            return Ok(Entry { path, kind: EntryKind::Directory, size: None, modified: None, revision: None });
+            return Ok(Entry {
+                path,
+                kind: EntryKind::Directory,
+                size: None,
+                modified: None,
+                mode: None,
+                revision: None,
+            });
         }
         Self::entry_at(path, &self.caller.get_metadata(path).await?)
     }

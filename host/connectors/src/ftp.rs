@@ -481,10 +481,8 @@ async fn delete(session: &mut Session, entry: &Entry) -> Result<(), Error> {
         }
     }
     if is_empty {
-        return match session.finish(lines.into_transfer()).await? {
-            Ok(()) => Err(session.refused(&attempt, &reply)),
-            Err(_) => Err(session.refused(&attempt, &reply)),
-        };
+        let _to_its_end = session.finish(lines.into_transfer()).await?;
+        return Err(session.refused(&attempt, &reply));
     }
     Err(Error::new(ErrorKind::Conflict, format!("cannot delete {path}: the folder is not empty")))
 }

@@ -6,6 +6,7 @@
 //! SSH is spoken by a library, SFTP by our own codec on one of its channels: what requests are on their way at once, what
 //! names are made of and which extensions are used is ours to say.
 
+mod algorithms;
 mod channel;
 mod client;
 mod dialer;
@@ -39,6 +40,7 @@ use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
+pub use algorithms::{Algorithms, Purpose};
 use dialer::Dialer;
 pub use handle::{Handle, INFOS_MAX};
 pub use host_key::{Fingerprint, HostKeys, PORT};
@@ -84,7 +86,7 @@ pub struct Config {
     pub directory: Option<RemotePath>,
     /// Without traffic for so long, the server is asked whether it is still there.
     pub keepalive: Option<Duration>,
-    /// Whether `get` and `put` of scripts keep the time of last change without being told so (`-p`).
+    /// Whether `get` and `put` of scripts keep times of last change and permissions without being told so (`-p`).
     pub preserve: bool,
     /// What is told of the connection in the log of the host.
     pub log_level: LogLevel,
@@ -150,19 +152,6 @@ pub enum AddressFamily {
     Inet,
     /// Those of IPv6.
     Inet6,
-}
-
-/// The algorithms that are offered, best first, in the names of SSH. An empty list stands for all that are safe.
-#[derive(Debug, Clone, Default)]
-pub struct Algorithms {
-    /// For encryption, both ways.
-    pub ciphers: Vec<String>,
-    /// For the agreement on keys.
-    pub key_exchanges: Vec<String>,
-    /// For authentication of packets, both ways.
-    pub macs: Vec<String>,
-    /// Of the server's key.
-    pub host_keys: Vec<String>,
 }
 
 /// An SFTP server.

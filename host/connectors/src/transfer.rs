@@ -79,6 +79,8 @@ pub struct TransferOptions {
     pub resume: bool,
     /// Give the targets the sources' times of last change, where the target can.
     pub keep_modified: bool,
+    /// Give the targets the sources' permissions, where both have them.
+    pub keep_mode: bool,
     /// Files at once; [`PARALLEL_DEFAULT`] when 0, [`PARALLEL_MAX`] at most.
     pub parallel: usize,
 }
@@ -92,6 +94,7 @@ impl Default for TransferOptions {
             delete_source: false,
             resume: false,
             keep_modified: true,
+            keep_mode: false,
             parallel: 0,
         }
     }
@@ -470,7 +473,8 @@ impl Work {
             }
         });
         let modified = if self.options.keep_modified { entry.modified } else { None };
-        let options = WriteOptions { if_exists, parents, modified, resume };
+        let mode = if self.options.keep_mode { entry.mode } else { None };
+        let options = WriteOptions { if_exists, parents, modified, mode, resume };
         let written = self.target.write_with(target, Content::from_stream(size, chunks), &options).await?;
         Ok((written, offset, hash.await.ok().flatten()))
     }

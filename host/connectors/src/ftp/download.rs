@@ -75,10 +75,10 @@ impl Download {
         self.pool.put(session);
         match finished {
             Err(reply) => Err(self.interrupted(&reply.text())),
-            Ok(()) if self.is_exact && self.left.is_some_and(|left| left > 0) => {
+            Ok(_) if self.is_exact && self.left.is_some_and(|left| left > 0) => {
                 Err(self.interrupted("the FTP server ended it before the size that it had told"))
             }
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
         }
     }
 

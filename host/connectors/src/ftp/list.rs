@@ -26,6 +26,10 @@ const PAGE_ENTRIES: usize = 256;
 /// for a server that has none.
 const LISTING_LINES_MAX: usize = 1_000_000;
 
+/// No server is known that leaves something out of a listing with fewer lines (10,000 with Pure-FTPd, unless it is told
+/// otherwise). It costs a command to learn of it.
+const LISTING_LINES_NEVER_CUT: usize = 1_000;
+
 /// Entries left out of one listing that are told one by one in the log; beyond that only their number is.
 const LEFT_OUT_TOLD_MAX: usize = 5;
 
@@ -71,17 +75,34 @@ impl Listing {
         Ok(Some((page, self)))
     }
 
+    /// The end of the data is the end of the listing only if the server says so, and says that it is all.
     async fn end(&self, mut session: Session, lines: Lines) -> Result<(), Error> {
         if self.left_out > LEFT_OUT_TOLD_MAX {
             tracing::warn!(folder = %self.folder, entries = self.left_out, "left entries out of a listing");
         }
-        let finished = session.finish(lines.into_transfer()).await?;
-        let ended = finished.map_err(|reply| {
-            let message = format!("the listing of {} was broken off by the FTP server: {}", self.folder, reply.text());
-            Error::new(ErrorKind::Interrupted, message)
-        });
+        let transfer = lines.into_transfer();
+        let finished = match self.lines < LISTING_LINES_NEVER_CUT {
+            true => session.finish(transfer).await?,
+            false => session.finish_heard(transfer).await?,
+        };
         self.pool.put(session);
-        ended
+        match finished {
+            Err(reply) => {
+                let message =
+                    format!("the listing of {} was broken off by the FTP server: {}", self.folder, reply.text());
+                Err(Error::new(ErrorKind::Interrupted, message))
+            }
+            Ok(reply) if reply.speaks_of_a_cut() => Err(Error::new(
+                ErrorKind::TooLarge,
+                format!(
+                    "the FTP server does not list all of {}: {}; ask its operator to allow longer listings \
+                     (LimitRecursion of Pure-FTPd)",
+                    self.folder,
+                    reply.text()
+                ),
+            )),
+            Ok(_) => Ok(()),
+        }
     }
 
     fn leave_out(&mut self, line: &str) {
@@ -169,6 +190,6 @@ impl Lines {
 
 impl Listed {
     pub(super) fn at(self, path: RemotePath) -> Entry {
-        Entry { path, kind: self.kind, size: self.size, modified: self.modified, revision: None }
+        Entry { path, kind: self.kind, size: self.size, modified: self.modified, mode: None, revision: None }
     }
 }

@@ -92,6 +92,11 @@ impl Reply {
         ["tls", "ssl", "encrypt", "cleartext"].iter().any(|word| text.contains(word))
     }
 
+    /// Whether a listing that succeeded is not all of it: "Output truncated to 10000 matches" (Pure-FTPd).
+    pub(super) fn speaks_of_a_cut(&self) -> bool {
+        self.text().to_ascii_lowercase().contains("truncated")
+    }
+
     pub(super) fn speaks_of_permission(&self) -> bool {
         let text = self.text().to_ascii_lowercase();
         ["permission", "denied", "not permitted"].iter().any(|word| text.contains(word))

@@ -14,6 +14,7 @@ use secrecy::ExposeSecret;
 use suppaftp::tokio::TransferStream;
 use suppaftp::types::FileType;
 use suppaftp::{FtpError, FtpResult, Mode, Status};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::Passive;
@@ -323,7 +324,7 @@ impl Session {
     }
 
     /// Closes a data connection and reads what the server says of the transfer: only `226` or `250` is a success.
-    pub(super) async fn finish(&mut self, transfer: Transfer) -> Answer<()> {
+    pub(super) async fn finish(&mut self, transfer: Transfer) -> Answer<Reply> {
         let limit = self.dialer.read_timeout;
         let mut heard = match timeout(limit, transfer.finish()).await {
             Ok(Ok(())) => Some(Reply::complete()),
@@ -354,7 +355,19 @@ impl Session {
         let Some(reply) = verdict else { return Err(self.dialer.late("waiting for the end of a transfer", limit)) };
         let reply = self.replied(reply, "ending a transfer")?;
         self.in_step = self.owed == 0;
-        Ok(if matches!(reply.code, 226 | 250) { Ok(()) } else { Err(reply) })
+        Ok(if matches!(reply.code, 226 | 250) { Ok(reply) } else { Err(reply) })
+    }
+
+    /// Like [`Self::finish`] after everything was read, with what the server says of a success, too.
+    ///
+    /// The library keeps those words to itself. Here they are read as if they were the answer to a command, whose own
+    /// answer the library reads in their place.
+    pub(super) async fn finish_heard(&mut self, mut transfer: Transfer) -> Answer<Reply> {
+        let limit = self.dialer.read_timeout;
+        // Some servers say nothing before this; what cannot be shut down is closed already.
+        let _ended = timeout(limit, transfer.shutdown()).await;
+        self.say_something(limit).await?;
+        self.finish(transfer).await
     }
 
     /// During a transfer: says something on the control connection when nothing was said for long, if that is wanted.
@@ -363,8 +376,13 @@ impl Session {
         if !is_due || self.owed >= NOOPS_OWED_MAX {
             return Ok(());
         }
+        self.say_something(NOOP_GLANCE).await
+    }
+
+    /// Sends a command that does nothing, and looks for an answer, which may be the one about the transfer.
+    async fn say_something(&mut self, limit: Duration) -> Result<(), Error> {
         self.spoke = Instant::now();
-        match timeout(NOOP_GLANCE, self.stream.custom_command("NOOP", &[])).await {
+        match timeout(limit, self.stream.custom_command("NOOP", &[])).await {
             Ok(Ok(response) | Err(FtpError::UnexpectedResponse(response))) => {
                 let reply = Reply::new(response);
                 if !is_answer_to_noop(&reply) {

@@ -227,8 +227,8 @@ pub(super) async fn send(
         // The whole connection broke.
         (Err(error), _) => Err(broke_off().with_source(error)),
         (Ok(Err(reply)), _) => Err(session.refused(&format!("take all of {path}"), &reply)),
-        (Ok(Ok(())), None) => Ok(sent),
-        (Ok(Ok(())), Some(error)) => Err(broke_off().with_source(error)),
+        (Ok(Ok(_)), None) => Ok(sent),
+        (Ok(Ok(_)), Some(error)) => Err(broke_off().with_source(error)),
     }
 }
 

@@ -18,7 +18,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags
 use rustix::io::Errno;
 
 use crate::backend::{
-    ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, ResumeKey, WriteOptions, alternative_name,
+    ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, PERMISSIONS, ResumeKey, WriteOptions,
+    alternative_name,
 };
 use crate::error::{Error, ErrorKind};
 use crate::path::{RemotePath, bytes_of, text_of};
@@ -396,6 +397,10 @@ impl Temporary {
     }
 
     fn put_under_its_name(&mut self) -> Result<Entry, Error> {
+        if let Some(mode) = self.options.mode {
+            let mode = Mode::from_raw_mode(mode & PERMISSIONS);
+            rustix::fs::fchmod(&self.file, mode).map_err(|error| failed("write", &self.path, error))?;
+        }
         if let Some(time) = self.options.modified {
             rustix::fs::futimens(&self.file, &timestamps(time)).map_err(|error| failed("write", &self.path, error))?;
         }
@@ -522,6 +527,7 @@ fn entry(path: RemotePath, stat: &Stat) -> Entry {
         kind,
         size: is_file.then_some(stat.st_size.max(0) as u64),
         modified: modified.and_then(|time| time.checked_add(Duration::from_nanos(u64::from(nanoseconds)))),
+        mode: Some(stat.st_mode & PERMISSIONS),
         revision: is_file.then(|| format!("{:x}-{:x}-{seconds:x}.{nanoseconds:09}", stat.st_ino, stat.st_size)),
     }
 }

@@ -4,7 +4,7 @@
 //! Knows no pool and no operation. What is agreed on is in `ssh`.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::channel::Channel;
 use super::client::{Client, Failure};
 use super::session::{Closing, Session};
-use super::ssh::{self, Agreed, Failed, Verifier};
+use super::ssh::{self, Agreed, Failed, Farewell, Heard, Verifier};
 use super::tree::Tree;
 use super::{AddressFamily, Config, LogLevel, login};
 use crate::egress::Egress;
@@ -127,17 +127,20 @@ impl Dialer {
         let config = Arc::clone(&self.config);
         let settings = tokio::task::spawn_blocking(move || ssh::settings(&config)).await;
         let settings = settings.map_err(|error| self.broken(at.what, error).at(at.step))??;
-        let agreed = Arc::new(OnceLock::new());
-        let verifier = Verifier::new(&self.config, &agreed);
+        let heard = Arc::new(Heard::default());
+        let verifier = Verifier::new(&self.config, &heard);
         let connection = client::connect_stream(Arc::new(settings), socket, verifier).await;
         let mut connection = connection.map_err(|failed| match failed {
             Failed::HostKey(error) => error.at(Step::HostKey),
-            Failed::Ssh(error) => self.broken(at.what, error).at(at.step),
+            Failed::Ssh(error) => match heard.farewell() {
+                Some(farewell) => self.ended(at.what, farewell).at(at.step),
+                None => self.broken(at.what, error).at(at.step),
+            },
         })?;
 
         let server = self.server();
         *at = Stage { step: Step::Login, what: "logging in" };
-        let way = login::log_in(&mut connection, &server, &self.config.user, &self.config.login).await;
+        let way = login::log_in(&mut connection, &heard, &server, &self.config.user, &self.config.login).await;
         let way = way.map_err(|error| error.at(Step::Login))?;
 
         *at = Stage { step: Step::Command, what: "opening a channel" };
@@ -160,7 +163,7 @@ impl Dialer {
                 ));
             }
         };
-        let agreed = agreed.get().cloned().ok_or_else(|| {
+        let agreed = heard.agreed().cloned().ok_or_else(|| {
             Error::new(ErrorKind::Internal, format!("nothing is known of what was agreed on with {}", self.server()))
         })?;
         let facts = Facts { agreed, user: self.config.user.clone(), login: way };
@@ -176,6 +179,12 @@ impl Dialer {
         let message =
             format!("the SFTP server {} did not answer within {:?}: {step}", self.server(), self.connect_timeout);
         Error::new(ErrorKind::Timeout, message)
+    }
+
+    fn ended(&self, step: &str, farewell: &Farewell) -> Error {
+        let kind = if farewell.is_refusal { ErrorKind::Denied } else { ErrorKind::Unavailable };
+        let (server, words) = (self.server(), &farewell.words);
+        Error::new(kind, format!("the SFTP server {server} ended the connection with the words {words:?}: {step}"))
     }
 
     fn broken(&self, step: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

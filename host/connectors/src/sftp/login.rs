@@ -15,7 +15,7 @@ use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, decode_secret_key};
 use russh::{AgentAuthError, MethodKind, MethodSet};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::ssh::Verifier;
+use super::ssh::{Farewell, Heard, Verifier};
 use crate::error::{Error, ErrorKind, chain};
 
 type Connection = Handle<Verifier>;
@@ -74,27 +74,63 @@ impl Login {
 /// Logs in; the name of the way that succeeded.
 pub(super) async fn log_in(
     connection: &mut Connection,
+    heard: &Heard,
     server: &str,
     user: &str,
     ways: &[Login],
 ) -> Result<&'static str, Error> {
-    let broken = |error: russh::Error| {
-        let message = format!("the connection to the SFTP server {server} broke while {user:?} was logging in");
-        Error::new(ErrorKind::Unavailable, message).with_source(error)
+    let mut tried = Vec::new();
+    let broken = match try_ways(connection, user, ways, &mut tried).await {
+        Ok(Verdict::Accepted(way)) => return Ok(way),
+        Ok(Verdict::Refused { offered }) => {
+            let tried = tried.join("; ");
+            let message =
+                format!("the SFTP server {server} refused the login of {user:?}; it offers {offered}; {tried}");
+            return Err(Error::new(ErrorKind::Denied, message));
+        }
+        Err(error) => error,
     };
-    let mut offered = match connection.authenticate_none(user).await.map_err(broken)? {
-        AuthResult::Success => return Ok("none"),
+    if connection.is_closed() {
+        // To its end, with which the last words of the server are known.
+        let _known_already = (&mut *connection).await;
+    }
+    let Some(Farewell { words, is_refusal }) = heard.farewell() else {
+        let message = format!("the connection to the SFTP server {server} broke while {user:?} was logging in");
+        return Err(Error::new(ErrorKind::Unavailable, message).with_source(broken));
+    };
+    let kind = if *is_refusal { ErrorKind::Denied } else { ErrorKind::Unavailable };
+    let tried: String = tried.iter().map(|way| format!("; {way}")).collect();
+    let message = format!("the SFTP server {server} ended the login of {user:?} with the words {words:?}{tried}");
+    Err(Error::new(kind, message))
+}
+
+enum Verdict {
+    Accepted(&'static str),
+    /// With the methods that were offered at first.
+    Refused {
+        offered: String,
+    },
+}
+
+/// Tries one way after the other, and notes what came of those that were not accepted.
+async fn try_ways(
+    connection: &mut Connection,
+    user: &str,
+    ways: &[Login],
+    tried: &mut Vec<String>,
+) -> Result<Verdict, russh::Error> {
+    let mut offered = match connection.authenticate_none(user).await? {
+        AuthResult::Success => return Ok(Verdict::Accepted("none")),
         AuthResult::Failure { remaining_methods, .. } => remaining_methods,
     };
     let at_first = told(&offered);
-    let mut tried = Vec::new();
     for way in ways {
         if !offered.contains(&way.method()) {
             tried.push(format!("{}: the server does not offer {}", way.name(), name(way.method())));
             continue;
         }
         match attempt(connection, user, way).await {
-            Ok(AuthResult::Success) => return Ok(way.name()),
+            Ok(AuthResult::Success) => return Ok(Verdict::Accepted(way.name())),
             Ok(AuthResult::Failure { remaining_methods, partial_success }) => {
                 let why = if partial_success {
                     // One of several ways that the server wants: it offers what is left.
@@ -106,13 +142,10 @@ pub(super) async fn log_in(
                 tried.push(format!("{}: {why}", way.name()));
             }
             Err(Attempt::Impossible(why)) => tried.push(format!("{}: {why}", way.name())),
-            Err(Attempt::Broken(error)) => return Err(broken(error)),
+            Err(Attempt::Broken(error)) => return Err(error),
         }
     }
-    Err(Error::new(
-        ErrorKind::Denied,
-        format!("the SFTP server {server} refused the login of {user:?}; it offers {at_first}; {}", tried.join("; ")),
-    ))
+    Ok(Verdict::Refused { offered: at_first })
 }
 
 fn name(method: MethodKind) -> &'static str {

@@ -102,6 +102,7 @@ impl Info {
             path: entry.path.clone(),
             kind: entry.kind,
             size: entry.size,
+            mode: entry.mode,
             modified: entry.modified,
             ..Self::new(entry.path.clone(), &Attributes::default())
         }

@@ -560,7 +560,8 @@ fn into(path: RemotePath, is_folder: Result<bool, Error>, name: &str, several: b
 struct Copy {
     is_recursive: bool,
     is_continued: bool,
-    keeps_times: bool,
+    /// Times of last change, and permissions.
+    keeps_metadata: bool,
 }
 
 impl Copy {
@@ -570,7 +571,7 @@ impl Copy {
         Ok(Self {
             is_recursive: has(&['r', 'R']),
             is_continued: has(&['a']) || line.command == continuing,
-            keeps_times: preserves || has(&['p', 'P']),
+            keeps_metadata: preserves || has(&['p', 'P']),
         })
     }
 
@@ -601,14 +602,16 @@ impl Copy {
         if info.kind == EntryKind::File {
             // Read by its path, so that a link is followed as sftp does.
             let content = source.read(from, ByteRange::ALL).await?;
-            let modified = info.modified.filter(|_| self.keeps_times);
-            let options = WriteOptions { modified, ..WriteOptions::new(IfExists::Replace) };
+            let modified = info.modified.filter(|_| self.keeps_metadata);
+            let mode = info.mode.filter(|_| self.keeps_metadata);
+            let options = WriteOptions { modified, mode, ..WriteOptions::new(IfExists::Replace) };
             return target.write_with(to, content, &options).await.map(drop);
         }
         let options = TransferOptions {
             if_present: IfPresent::Replace,
             filter: Filter::default(),
-            keep_modified: self.keeps_times,
+            keep_modified: self.keeps_metadata,
+            keep_mode: self.keeps_metadata,
             ..TransferOptions::default()
         };
         let mut transfer = transfer(source, from, target, to, options).await?;

@@ -13,7 +13,8 @@ use super::client::{Client, Failure, Ticket};
 use super::tree::{self, NotReplaced, Tree, entry, exists, is_a_folder, wire_path};
 use super::wire::{Attributes, kind, open, status};
 use crate::backend::{
-    ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, Resume, ResumeKey, WriteOptions, alternative_name,
+    ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, PERMISSIONS, Resume, ResumeKey, WriteOptions,
+    alternative_name,
 };
 use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
@@ -133,8 +134,7 @@ impl Tree {
             Ok(opened) => opened,
             Err(error) => return (Err(error), None),
         };
-        let offset = options.resume.as_ref().map_or(0, |resume| resume.offset);
-        let written = self.fill(&handle, path, offset, options.modified, pieces).await;
+        let written = self.fill(&handle, path, options, pieces).await;
         // Nobody is to wait for a place to put more.
         pieces.close();
         let named = match written {
@@ -365,7 +365,7 @@ impl Tree {
         }
         let modified = found.times.and_then(|(_, modified)| super::posix::time(modified));
         let finished = match result {
-            Ok(()) => self.finish(&to, target, size, modified).await,
+            Ok(()) => self.finish(&to, target, size, kept(modified, None)).await,
             Err(error) => Err(error),
         };
         let copied = match finished {
@@ -391,14 +391,14 @@ impl Tree {
         &mut self,
         handle: &Bytes,
         path: &RemotePath,
-        offset: u64,
-        modified: Option<SystemTime>,
+        options: &WriteOptions,
         pieces: &mut mpsc::Receiver<Piece>,
     ) -> Result<u64, Error> {
+        let offset = options.resume.as_ref().map_or(0, |resume| resume.offset);
         let mut upload = Upload { sent: VecDeque::new(), in_flight: 0, offset };
         let filled = upload.run(&mut self.client, handle, pieces).await;
         let result = match filled {
-            Ok(true) => self.finish(handle, path, upload.offset, modified).await,
+            Ok(true) => self.finish(handle, path, upload.offset, kept(options.modified, options.mode)).await,
             Ok(false) => Err(given_up(path, upload.offset)),
             Err(failure) => Err(self.not_filled(handle, path, failure).await),
         };
@@ -408,17 +408,16 @@ impl Tree {
         result
     }
 
-    /// Gives a file its time, sees that it is as long as it should be, and closes it.
+    /// Gives a file what it keeps of its source, sees that it is as long as it should be, and closes it.
     async fn finish(
         &mut self,
         handle: &Bytes,
         path: &RemotePath,
         sent: u64,
-        modified: Option<SystemTime>,
+        kept: Option<Attributes>,
     ) -> Result<u64, Error> {
-        if let Some(modified) = modified.map(super::posix::seconds) {
-            let times = Attributes { times: Some((modified, modified)), ..Attributes::default() };
-            let ticket = self.client.request(kind::FSETSTAT, |request| request.string(handle).attributes(&times));
+        if let Some(kept) = kept {
+            let ticket = self.client.request(kind::FSETSTAT, |request| request.string(handle).attributes(&kept));
             // A server that records none keeps its own, which is no error.
             self.client.abandon(ticket);
         }
@@ -496,7 +495,8 @@ impl Tree {
         };
         // The file is there whatever this answers.
         let seen = self.look(&target).await.ok().flatten().map(|found| entry(target.clone(), &found));
-        let known = Entry { path: target, kind: EntryKind::File, size: Some(sent), modified: None, revision: None };
+        let known =
+            Entry { path: target, kind: EntryKind::File, size: Some(sent), modified: None, mode: None, revision: None };
         Ok(seen.unwrap_or(known))
     }
 
@@ -524,6 +524,15 @@ impl Tree {
         }
         Err(exists("write", path))
     }
+}
+
+/// What a file keeps of its source, if anything.
+fn kept(modified: Option<SystemTime>, mode: Option<u32>) -> Option<Attributes> {
+    if modified.is_none() && mode.is_none() {
+        return None;
+    }
+    let times = modified.map(super::posix::seconds).map(|modified| (modified, modified));
+    Some(Attributes { times, mode: mode.map(|mode| mode & PERMISSIONS), ..Attributes::default() })
 }
 
 /// The name under which content waits until it is complete.

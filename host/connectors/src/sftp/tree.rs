@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::client::{Client, Failure, Ticket};
 use super::wire::{Attributes, Name, kind};
-use crate::backend::{Entry, EntryKind, IfExists};
+use crate::backend::{Entry, EntryKind, IfExists, PERMISSIONS};
 use crate::error::{Error, ErrorKind};
 use crate::path::{RemotePath, bytes_of, text_of};
 
@@ -483,7 +483,8 @@ pub(super) fn entry_of(folder: &RemotePath, name: &Name, left_out: &mut usize) -
 pub(super) fn entry(path: RemotePath, attributes: &Attributes) -> Entry {
     let kind = entry_kind(attributes);
     let modified = attributes.times.and_then(|(_, modified)| super::posix::time(modified));
-    Entry { path, kind, size: attributes.size.filter(|_| kind == EntryKind::File), modified, revision: None }
+    let size = attributes.size.filter(|_| kind == EntryKind::File);
+    Entry { path, kind, size, modified, mode: attributes.mode.map(|mode| mode & PERMISSIONS), revision: None }
 }
 
 pub(super) fn entry_kind(attributes: &Attributes) -> EntryKind {

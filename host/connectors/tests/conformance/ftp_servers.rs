@@ -91,6 +91,24 @@ async fn the_time_of_a_file_is_kept_and_set() {
 }
 
 #[tokio::test]
+async fn a_listing_that_the_server_cuts_short_is_an_error() {
+    for arguments in [&["--limitrecursion=2000:10"][..], &["explicit", "--limitrecursion=2000:10"]] {
+        let (server, remote) = partner("pure-ftpd", arguments).await;
+        let folder = server.home().join("wharf");
+        for number in 0..1_990 {
+            std::fs::write(folder.join(number.to_string()), "").unwrap();
+        }
+        assert_eq!(remote.list(&path("/wharf")).await.unwrap().len(), 1_990);
+        for number in 1_990..2_010 {
+            std::fs::write(folder.join(number.to_string()), "").unwrap();
+        }
+        let parts = ["does not list all of /wharf", "truncated to 2000", "LimitRecursion"];
+        fails(remote.list(&path("/wharf")).await, ErrorKind::TooLarge, &parts);
+        assert_eq!(get(&remote, "/wharf/7").await, "", "the connection goes on");
+    }
+}
+
+#[tokio::test]
 async fn content_is_appended() {
     for software in SOFTWARE {
         let (_server, remote) = partner(software, &[]).await;

@@ -222,6 +222,19 @@ async fn ways_to_log_in_are_tried_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_the_server_ends_is_refused_in_the_words_of_the_server() {
+    let server = Openssh::start(&["MaxAuthTries 1"]);
+    let folder = tempfile::tempdir().unwrap();
+    let (unknown, _) = key_pair(folder.path(), &["-t", "ed25519", "-N", ""]);
+    let unknown = sftp::Login::PrivateKey { key: SecretString::from(unknown), passphrase: None };
+    let login = vec![unknown, sftp::Login::Password(SecretString::from("secret"))];
+    let error = rooted(sftp::Config { login, ..server.config() }, Path::new("/")).ping().await.unwrap_err();
+    let message = chain(&error);
+    assert!(message.contains("Too many authentication failures"), "{message}");
+    assert_eq!((error.step(), error.kind()), (Some(Step::Login), ErrorKind::Denied), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_wants_a_key_and_a_password_gets_both() {
     let server = Openssh::start(&["AuthenticationMethods publickey,password"]);
     let key = std::fs::read_to_string(server.known_hosts().with_file_name("user_key")).unwrap();
@@ -251,16 +264,20 @@ async fn the_keys_of_an_agent_log_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_algorithm_that_there_is_not_is_an_error_that_names_it() {
+async fn the_chosen_cipher_is_agreed_on_with_compression_too() {
     let server = Openssh::start(&[]);
-    let algorithms = sftp::Algorithms { ciphers: vec!["rot13".to_owned()], ..sftp::Algorithms::default() };
-    let (_, message) = step_of(sftp::Config { algorithms, ..server.config() }).await;
-    assert!(message.contains("rot13") && message.contains("aes256-ctr"), "{message}");
-    let ciphers = vec!["aes256-ctr".to_owned()];
-    let algorithms = sftp::Algorithms { ciphers, ..sftp::Algorithms::default() };
+    let algorithms = offering(&[(sftp::Purpose::Ciphers, "aes256-ctr")]);
     let config = sftp::Config { algorithms, compression: true, ..server.config() };
     let ping = rooted(config, Path::new("/")).ping().await.unwrap();
     assert!(ping.facts.contains(&("cipher", "aes256-ctr".to_owned())), "{:?}", ping.facts);
+}
+
+fn offering(choices: &[(sftp::Purpose, &str)]) -> sftp::Algorithms {
+    let mut algorithms = sftp::Algorithms::default();
+    for (purpose, list) in choices {
+        algorithms.choose(*purpose, list).unwrap();
+    }
+    algorithms
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,11 +289,6 @@ async fn every_algorithm_that_can_be_named_carries_content() {
     ]);
     let content: Vec<u8> = (0..300_000_u32).map(|index| (index % 251) as u8).collect();
     std::fs::write(server.home().join("file"), &content).unwrap();
-    let named = |ciphers: &str, macs: &str, key_exchanges: &str| {
-        let list = |names: &str| names.split_whitespace().map(str::to_owned).collect();
-        let (ciphers, macs, key_exchanges) = (list(ciphers), list(macs), list(key_exchanges));
-        sftp::Algorithms { ciphers, macs, key_exchanges, ..sftp::Algorithms::default() }
-    };
     let ciphers = "aes128-gcm@openssh.com aes256-gcm@openssh.com chacha20-poly1305@openssh.com aes128-ctr aes192-ctr \
                    aes256-ctr aes128-cbc aes192-cbc aes256-cbc 3des-cbc";
     let macs = "hmac-sha2-256-etm@openssh.com hmac-sha2-512-etm@openssh.com hmac-sha2-256 hmac-sha2-512 \
@@ -286,9 +298,12 @@ async fn every_algorithm_that_can_be_named_carries_content() {
                          ecdh-sha2-nistp521 diffie-hellman-group-exchange-sha256 diffie-hellman-group14-sha256 \
                          diffie-hellman-group16-sha512 diffie-hellman-group18-sha512 diffie-hellman-group14-sha1 \
                          diffie-hellman-group-exchange-sha1 diffie-hellman-group1-sha1";
-    let by_cipher = ciphers.split_whitespace().map(|name| (name, named(name, "", "")));
-    let by_mac = macs.split_whitespace().map(|name| (name, named("aes128-ctr", name, "")));
-    let by_key_exchange = key_exchanges.split_whitespace().map(|name| (name, named("", "", name)));
+    let by_cipher = ciphers.split_whitespace().map(|name| (name, offering(&[(sftp::Purpose::Ciphers, name)])));
+    let by_mac = macs
+        .split_whitespace()
+        .map(|name| (name, offering(&[(sftp::Purpose::Ciphers, "aes128-ctr"), (sftp::Purpose::Macs, name)])));
+    let by_key_exchange =
+        key_exchanges.split_whitespace().map(|name| (name, offering(&[(sftp::Purpose::KeyExchanges, name)])));
     for (name, algorithms) in by_cipher.chain(by_mac).chain(by_key_exchange) {
         let remote = rooted(sftp::Config { algorithms, ..server.config() }, &server.home());
         let read = remote.read(&path("/file"), ByteRange::ALL).await;
@@ -574,6 +589,43 @@ async fn a_script_does_what_sftp_would_do() {
     assert_eq!(std::fs::read_to_string(server.home().join("inbox/hard")).unwrap(), "aaa");
     let ignored = done.results.iter().find(|result| result.command == "-rm missing").unwrap();
     assert!(ignored.outcome.is_err() && ignored.ignores_errors);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_and_permissions_are_kept_where_that_is_asked_for() {
+    let server = Openssh::start(&[]);
+    let (folder, local) = local_side();
+    let on_server = server.home();
+    std::fs::create_dir(folder.path().join("tree")).unwrap();
+    for name in ["plain", "tree/secret"] {
+        std::fs::write(folder.path().join(name), "content").unwrap();
+    }
+    let secret = folder.path().join("tree/secret");
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o4750)).unwrap();
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    std::fs::File::options().write(true).open(&secret).unwrap().set_modified(long_ago).unwrap();
+    let kept = |path: &Path| {
+        let metadata = std::fs::metadata(path).unwrap();
+        (metadata.modified().unwrap(), metadata.permissions().mode() & 0o7777)
+    };
+
+    let keeping = rooted(sftp::Config { preserve: true, ..server.config() }, &on_server).sftp().unwrap();
+    for (handle, commands) in [
+        (connection(&server).sftp().unwrap(), ["put -p tree/secret up", "put -rp tree tree", "get -p up down"]),
+        (keeping, ["put tree/secret up2", "put -r tree tree2", "get up2 down2"]),
+    ] {
+        let done = handle.execute(&commands.join("\n"), Some(&local)).await;
+        assert!(done.is_complete, "{}", told(&done));
+        let copies = commands.map(|command| command.rsplit(' ').next().unwrap());
+        let copies =
+            [on_server.join(copies[0]), on_server.join(copies[1]).join("secret"), folder.path().join(copies[2])];
+        for copy in copies {
+            assert_eq!(kept(&copy), (long_ago, 0o750), "{}", copy.display());
+        }
+    }
+    let done = connection(&server).sftp().unwrap().execute("put tree/secret plain", Some(&local)).await;
+    assert!(done.is_complete, "{}", told(&done));
+    assert!(kept(&on_server.join("plain")).0 > long_ago);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,9 @@ pub(crate) struct Copy {
     /// Give the copies the time of the copying instead of the times of their sources.
     #[arg(long)]
     no_times: bool,
+    /// Give the copies the permissions of their sources, where both sides have them (local folders, SFTP).
+    #[arg(long)]
+    permissions: bool,
     /// Files at once.
     #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     parallel: u16,
@@ -112,6 +115,7 @@ impl Copy {
             delete_source: self.delete_source,
             resume: self.resume,
             keep_modified: !self.no_times,
+            keep_mode: self.permissions,
             parallel: self.parallel.into(),
         };
         let transfer = transfer(&source.remote, &source.path, &target.remote, &target.path, options).await?;

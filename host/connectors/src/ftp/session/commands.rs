@@ -114,12 +114,12 @@ impl Session {
         }
         let size = self.size(path).await?;
         let modified = self.modified(path).await?;
-        Ok(Entry { path: path.clone(), kind: EntryKind::File, size, modified, revision: None })
+        Ok(Entry { path: path.clone(), kind: EntryKind::File, size, modified, mode: None, revision: None })
     }
 
     /// For servers without `MLST`. A link looks like what it leads to, for no command tells.
     async fn stat_by_commands(&mut self, path: &RemotePath) -> Result<Option<Entry>, Error> {
-        let entry = |kind| Entry { path: path.clone(), kind, size: None, modified: None, revision: None };
+        let entry = |kind| Entry { path: path.clone(), kind, size: None, modified: None, mode: None, revision: None };
         if self.command(&format!("CWD {path}")).await?.is_positive() {
             return Ok(Some(entry(EntryKind::Directory)));
         }
@@ -160,7 +160,7 @@ impl Session {
             }
         }
         match self.finish(lines.into_transfer()).await? {
-            Ok(()) => Ok(found),
+            Ok(_) => Ok(found),
             Err(reply) => Err(self.refused(&format!("list {parent}"), &reply)),
         }
     }

@@ -20,6 +20,13 @@ const FAMILIES: &[(&str, sftp::AddressFamily)] =
 const LOG_LEVELS: &[(&str, sftp::LogLevel)] =
     &[("info", sftp::LogLevel::Info), ("verbose", sftp::LogLevel::Verbose), ("debug", sftp::LogLevel::Debug)];
 
+const ALGORITHMS: [(&str, sftp::Purpose); 4] = [
+    ("ciphers", sftp::Purpose::Ciphers),
+    ("key-exchanges", sftp::Purpose::KeyExchanges),
+    ("macs", sftp::Purpose::Macs),
+    ("host-key-algorithms", sftp::Purpose::HostKeys),
+];
+
 /// The ways to log in, in the order in which they are tried unless it is said otherwise.
 const WAYS: [&str; 4] = ["private-key", "agent", "password", "keyboard-interactive"];
 
@@ -188,12 +195,12 @@ fn host_keys(section: &mut Section<'_>, ssh: &sftp::SshOptions) -> Option<sftp::
 }
 
 fn algorithms(section: &mut Section<'_>, ssh: sftp::Algorithms) -> sftp::Algorithms {
-    sftp::Algorithms {
-        ciphers: section.read("ciphers", texts).unwrap_or(ssh.ciphers),
-        key_exchanges: section.read("key-exchanges", texts).unwrap_or(ssh.key_exchanges),
-        macs: section.read("macs", texts).unwrap_or(ssh.macs),
-        host_keys: section.read("host-key-algorithms", texts).unwrap_or(ssh.host_keys),
+    let mut algorithms = sftp::Algorithms::default();
+    for (key, purpose) in ALGORITHMS {
+        section
+            .read(key, |value| algorithms.choose(purpose, &texts(value)?.join(",")).map_err(|error| error.to_string()));
     }
+    algorithms.or(ssh)
 }
 
 fn agent(value: &DeValue<'_>) -> Result<Agent, String> {

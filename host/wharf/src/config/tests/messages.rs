@@ -410,6 +410,30 @@ fn a_connection_with_a_mistake_can_still_be_granted() {
 }
 
 #[test]
+fn an_algorithm_that_there_is_not_is_named_with_those_that_there_are() {
+    let server = "[connections.a]\ntype = 'sftp'\nhost = 'h'\nuser = 'u'\npassword = { env = 'PARTNER_PASSWORD' }\n\
+                  host-keys = ['SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU']\n";
+    let macs = "hmac-sha2-256-etm@openssh.com, hmac-sha2-512-etm@openssh.com, hmac-sha2-256, hmac-sha2-512, \
+                hmac-sha1-etm@openssh.com, hmac-sha1";
+    check(&[
+        (
+            &format!("{server}macs = ['rot13']"),
+            &format!("wharf.toml:7: connections.a.macs: \"rot13\" is none of the MACs that there are: {macs}"),
+        ),
+        (&format!("{server}macs = []"), "wharf.toml:7: connections.a.macs: \"\" names no MACs"),
+        (&format!("{server}macs = ['-*']"), "wharf.toml:7: connections.a.macs: \"-*\" leaves no MACs"),
+        (
+            &format!("{server}ssh-options = ['MACs=+rot13']"),
+            &format!("wharf.toml:1: connections.a: ssh-options: \"rot13\" is none of the MACs that there are: {macs}"),
+        ),
+        (
+            &format!("{server}macs = ['+hmac-sha1', 'hmac-sha2-512']\nssh-options = ['HostKeyAlgorithms=^ssh-rsa']"),
+            "no problem",
+        ),
+    ]);
+}
+
+#[test]
 fn a_connection_tells_what_it_lacks() {
     check(&[
         ("[connections.a]", "wharf.toml:1: connections.a.type: missing: one of local, ftp, sftp, dropbox, http"),
