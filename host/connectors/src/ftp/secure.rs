@@ -175,10 +175,11 @@ impl Handshakes {
     /// Whether too few sessions are left to resume.
     ///
     /// ProFTPD 1.3.8 takes a ticket of TLS 1.3 as often as it is shown (sixty data connections of one session were seen),
-    /// but rustls uses one once: the store hands out its value for good, and a value can neither be copied nor made. So tickets run out where a server gives two with the control connection and not another with each data
-    /// connection. ProFTPD 1.3.8 and 1.3.9 give none with an upload and one with anything else, which is the one that it
-    /// took; what comes after 1.3.9 gives none (`mod_tls.c`, the callbacks of `SSL_CTX_set_session_ticket_cb`). A client
-    /// of rustls cannot ask for tickets either (RFC 9149).
+    /// but rustls uses one once: the store hands out its value for good, and a value can neither be copied nor made. So
+    /// tickets run out where a server gives two with the control connection and not another with each data connection.
+    /// ProFTPD 1.3.8 and 1.3.9 give none with an upload and one with anything else, which is the one that it took; what
+    /// comes after 1.3.9 gives none (`mod_tls.c`, the callbacks of `SSL_CTX_set_session_ticket_cb`). A client of rustls
+    /// cannot ask for tickets either (RFC 9149).
     pub(super) fn is_spent(&self) -> bool {
         self.sessions.had_tickets.load(Ordering::Relaxed) && self.sessions.tickets.load(Ordering::Relaxed) < TICKETS_MIN
     }
