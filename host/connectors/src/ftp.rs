@@ -34,6 +34,7 @@ use crate::backend::{Backend, ByteRange, Checksum, Entry, EntryKind, Facts, IfEx
 use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
+use crate::idle::Session as _;
 use crate::path::RemotePath;
 use crate::temporary;
 use crate::tls;
@@ -171,7 +172,7 @@ impl Ftp {
         if is_harmless {
             self.pool.put(session);
         } else {
-            session.quit().await;
+            session.close().await;
         }
         Ok(raw)
     }

@@ -10,6 +10,7 @@ mod path;
 mod content;
 mod egress;
 mod backend;
+mod idle;
 mod temporary;
 pub mod tls;
 mod operation;

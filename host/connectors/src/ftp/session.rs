@@ -23,6 +23,7 @@ use super::encoding::Encoding;
 use super::reply::Reply;
 use super::secure::{ControlStream, Handshakes, Secured};
 use crate::error::{Error, ErrorKind, Step};
+use crate::idle;
 use crate::path::RemotePath;
 use commands::Abilities;
 
@@ -418,11 +419,6 @@ impl Session {
         self.in_step
     }
 
-    /// How long ago it was opened.
-    pub(super) fn age(&self) -> Duration {
-        self.born.elapsed()
-    }
-
     pub(super) fn encoding(&self) -> Encoding {
         self.dialer.config.encoding
     }
@@ -463,9 +459,15 @@ impl Session {
         self.replies = 0;
         true
     }
+}
+
+impl idle::Session for Session {
+    fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
 
     /// Says farewell, as far as the server listens.
-    pub(super) async fn quit(mut self) {
+    async fn close(mut self) {
         if self.command_within(QUIT_TIMEOUT, "QUIT").await.is_err() {
             tracing::trace!(server = self.dialer.server(), "an idle FTP connection was closed without a farewell");
         }

@@ -3,7 +3,7 @@
 //! Knows no operation. Each runs as a task of its own, to its end also when nobody waits for it any more: what it began it
 //! cleans up. A session that is closed, too old or out of step is not kept.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -14,6 +14,7 @@ use super::dialer::Dialer;
 use super::session::Session;
 use crate::Common;
 use crate::error::{Error, ErrorKind};
+use crate::idle::Idle;
 
 /// A session that was idle for so long is asked whether it is still there before it is used: when a firewall has
 /// forgotten it, the first request would wait for its timeout.
@@ -29,18 +30,9 @@ pub(super) struct Pool {
     dialer: Dialer,
     sessions_max: usize,
     places: Arc<Semaphore>,
-    idle_timeout: Duration,
-    life_time: Duration,
-    idle: Mutex<Idle>,
-}
-
-#[derive(Default)]
-struct Idle {
-    /// The one that came back last is the last.
-    sessions: Vec<(Instant, Session)>,
-    is_watched: bool,
+    idle: Arc<Idle<Session>>,
     /// When a session was found broken: what broke it may have broken those that were idle then.
-    doubted_at: Option<Instant>,
+    doubted_at: Mutex<Option<Instant>>,
 }
 
 /// A session, and the place that it takes among those that there may be.
@@ -56,9 +48,8 @@ impl Pool {
             dialer,
             sessions_max,
             places: Arc::new(Semaphore::new(sessions_max)),
-            idle_timeout: common.idle_timeout,
-            life_time: common.life_time,
-            idle: Mutex::default(),
+            idle: Idle::new(common),
+            doubted_at: Mutex::default(),
         })
     }
 
@@ -98,13 +89,12 @@ impl Pool {
 
     async fn take(&self) -> Result<Lease, Error> {
         let place = self.place().await?;
-        while let Some((since, mut session)) = self.pop() {
-            let idle_for = since.elapsed();
-            if idle_for >= self.idle_timeout || session.age() >= self.life_time || !session.is_usable() {
+        while let Some((since, mut session)) = self.idle.take() {
+            if !session.is_usable() {
                 continue;
             }
-            let is_doubted = self.lock().doubted_at.is_some_and(|doubted_at| since <= doubted_at);
-            if idle_for < CHECK_AFTER && !is_doubted || answers(&mut session).await {
+            let is_doubted = self.doubted_at().is_some_and(|doubted_at| since <= doubted_at);
+            if since.elapsed() < CHECK_AFTER && !is_doubted || answers(&mut session).await {
                 return Ok(Lease { session, place });
             }
         }
@@ -128,60 +118,20 @@ impl Pool {
         }
     }
 
-    fn put(self: &Arc<Self>, session: Session) {
-        let mut idle = self.lock();
-        if !session.is_usable() {
-            idle.doubted_at = Some(Instant::now());
-            return;
-        }
-        if idle.sessions.len() >= self.sessions_max {
-            return;
-        }
-        idle.sessions.push((Instant::now(), session));
-        if !idle.is_watched {
-            idle.is_watched = true;
-            tokio::spawn(close_idle(Arc::downgrade(self), self.idle_timeout));
+    fn put(&self, session: Session) {
+        if session.is_usable() {
+            self.idle.put(session);
+        } else {
+            *self.doubted_at() = Some(Instant::now());
         }
     }
 
-    /// The one that was used last.
-    fn pop(&self) -> Option<(Instant, Session)> {
-        self.lock().sessions.pop()
-    }
-
-    /// The sessions that were idle for too long, and when to look again; `None` when there is nothing to look after.
-    fn expired(&self) -> (Vec<Session>, Option<Instant>) {
-        let mut idle = self.lock();
-        let now = Instant::now();
-        let fresh = idle.sessions.partition_point(|(since, _)| now.duration_since(*since) >= self.idle_timeout);
-        let expired = idle.sessions.drain(..fresh).map(|(_, session)| session).collect();
-        let next = idle.sessions.first().map(|(since, _)| *since + self.idle_timeout);
-        idle.is_watched = next.is_some();
-        (expired, next)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Idle> {
-        // Every change of the list is complete in itself.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn doubted_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        // It is replaced as a whole.
+        self.doubted_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 async fn answers(session: &mut Session) -> bool {
     matches!(tokio::time::timeout(CHECK_TIMEOUT, session.ping()).await, Ok(Ok(())))
-}
-
-/// Drops sessions as they expire; ends when none is left, or the pool is gone.
-async fn close_idle(pool: Weak<Pool>, idle_timeout: Duration) {
-    let mut next = Instant::now() + idle_timeout;
-    loop {
-        tokio::time::sleep_until(next.into()).await;
-        let Some(pool) = pool.upgrade() else { return };
-        let (expired, again) = pool.expired();
-        drop(pool);
-        drop(expired);
-        match again {
-            Some(time) => next = time,
-            None => return,
-        }
-    }
 }

@@ -13,6 +13,7 @@ use socket2::Socket;
 use super::dialer::Facts;
 use super::ssh::Verifier;
 use super::tree::Tree;
+use crate::idle;
 
 pub(super) struct Session {
     tree: Tree,
@@ -32,15 +33,19 @@ impl Session {
         &self.facts
     }
 
-    /// How long ago it was opened.
-    pub(super) fn age(&self) -> Duration {
-        self.began.elapsed()
-    }
-
     /// Whether another operation may use it, as far as is known without asking the server.
     pub(super) fn is_usable(&self) -> bool {
         self.tree.client.is_in_step() && !self.connection.is_closed() && !self.socket.is_closed()
     }
+}
+
+impl idle::Session for Session {
+    fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Dropping it closes it.
+    async fn close(self) {}
 }
 
 impl Deref for Session {
