@@ -1,5 +1,6 @@
 //! The interface `files` as a service uses it, every operation once, and transfers between connections.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Host};
@@ -44,6 +45,27 @@ async fn what_a_file_is_can_be_asked() {
     let sha256 = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73";
     assert_eq!(checksum, json!({ "algorithm": "sha256", "value": sha256 }));
     assert!(json_of(&host, "op=ping").await["milliseconds"].is_u64());
+}
+
+#[tokio::test]
+async fn each_operation_is_a_line_of_the_log_with_the_id_of_its_invocation() {
+    let host = start().await;
+    let ask = async |id: &str, parameters: &str| {
+        let request = host.request(Method::GET, &format!("files?connection=disk&{parameters}"));
+        host.send(request.header("x-request-id", id)).await.expect(200);
+    };
+    ask("one", "op=read&path=/a.txt").await;
+    ask("two", "op=transfer&path=/tree&target-connection=archive&target=/in/tree").await;
+    let line = |id: &'static str, operation: &'static str, path: &'static str| {
+        let log = host.log();
+        async move {
+            let (id, operation, path) =
+                (format!("invocation={id}"), format!("operation=\"{operation}\""), format!("path=\"{path}\""));
+            log.wait_for(&["connection operation", "service=files", &id, &operation, &path, "outcome=\"ok\""]).await
+        }
+    };
+    assert!(line("one", "read", "/a.txt").await.contains("bytes=7"));
+    line("two", "write", "/in/tree/deep/c.csv").await;
 }
 
 #[tokio::test]

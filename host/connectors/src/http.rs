@@ -357,7 +357,7 @@ impl Origin {
             Err(error) => error.kind().word().to_owned(),
         };
         self.meter("send").ended(started.elapsed(), &told);
-        tracing::debug!(
+        tracing::info!(
             connection = self.connection,
             operation = "send",
             %method,
@@ -504,7 +504,7 @@ impl Origin {
                 return outcome;
             }
             let Some(wait) = patience.next_try(asked) else { return outcome };
-            tracing::debug!(
+            tracing::info!(
                 connection = self.connection,
                 next_try = patience.tries(),
                 wait_ms = wait.as_millis() as u64,

@@ -58,7 +58,7 @@ impl Effect {
     }
 }
 
-/// One operation, from its beginning to its one log line.
+/// One operation, from its beginning, before it waits for its place, to its one log line.
 pub(crate) struct Operation {
     shared: Arc<Shared>,
     kind: &'static str,
@@ -78,19 +78,36 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    pub(crate) fn begin(remote: &Remote, name: &'static str, path: &RemotePath, effect: Effect) -> Self {
-        Self {
+    /// Begins one, and waits for its place.
+    ///
+    /// # Errors
+    /// What [`Remote::permit`] reports.
+    pub(crate) async fn begin(
+        remote: &Remote,
+        name: &'static str,
+        path: &RemotePath,
+        effect: Effect,
+    ) -> Result<(Self, OwnedSemaphorePermit), Error> {
+        let mut operation = Self {
             shared: Arc::clone(&remote.shared),
             kind: remote.kind(),
             name,
             path: path.clone(),
-            effect,
+            // Until it has its place.
+            effect: Effect::None,
             started: Instant::now(),
             bytes: Arc::default(),
             size: None,
             has_unsent: Arc::default(),
             span: Span::current(),
             is_over: false,
+        };
+        match remote.permit().await {
+            Ok(permit) => {
+                operation.effect = effect;
+                Ok((operation, permit))
+            }
+            Err(error) => operation.end(Err(error)),
         }
     }
 
@@ -129,7 +146,7 @@ impl Operation {
         let step = error.and_then(Error::step).map(tracing::field::display);
         self.measure(outcome);
         let _invocation = self.span.enter();
-        tracing::debug!(
+        tracing::info!(
             connection = self.shared.name,
             operation = self.name,
             path = self.path.as_str(),
@@ -210,7 +227,7 @@ impl Drop for Operation {
         }
         self.measure("CutOff");
         let _invocation = self.span.enter();
-        tracing::debug!(
+        tracing::info!(
             connection = self.shared.name,
             operation = self.name,
             path = self.path.as_str(),
@@ -231,8 +248,7 @@ impl Remote {
         effect: Effect,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let _permit = self.permit().await?;
-        let operation = Operation::begin(self, name, path, effect);
+        let (operation, _permit) = Operation::begin(self, name, path, effect).await?;
         operation.end(work.await)
     }
 
@@ -244,8 +260,7 @@ impl Remote {
         effect: Effect,
         work: impl Fn() -> W,
     ) -> Result<T, Error> {
-        let _permit = self.permit().await?;
-        let operation = Operation::begin(self, name, path, effect);
+        let (operation, _permit) = Operation::begin(self, name, path, effect).await?;
         operation.end(self.retried(name, work).await)
     }
 
@@ -277,9 +292,25 @@ impl Remote {
         }
     }
 
+    /// Fails where content cannot be read and written at once.
+    ///
+    /// # Errors
+    /// `Invalid` on a connection that allows one operation at once.
+    pub(crate) fn check_room_to_copy(&self) -> Result<(), Error> {
+        if self.shared.common.operations_max >= 2 {
+            return Ok(());
+        }
+        let name = self.name();
+        let message = format!(
+            "connection {name} allows one operation at once, and copying within it takes two, one to read and one to \
+             write; raise operations-max"
+        );
+        Err(Error::new(ErrorKind::Invalid, message))
+    }
+
     /// Waits for a place among the operations of this connection. The wait is bounded, because operations that each
     /// hold one place and wait for a second one (a copy within the connection) would wait for each other for ever.
-    pub(crate) async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
         let permit = Arc::clone(&self.shared.permits).acquire_owned();
         match tokio::time::timeout(PERMIT_WAIT_MAX, permit).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -306,7 +337,7 @@ fn is_passing(error: &Error) -> bool {
 }
 
 /// A random pause, so that many operations that failed together do not come back together.
-fn pause(tried: u32) -> Duration {
+pub(crate) fn pause(tried: u32) -> Duration {
     let longest = RETRY_PAUSE.saturating_mul(1 << tried.min(8)).min(RETRY_PAUSE_MAX);
     longest.mul_f64(rand::random_range(0.5..1.0))
 }

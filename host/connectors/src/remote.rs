@@ -78,8 +78,7 @@ impl Remote {
         path: &RemotePath,
     ) -> Result<impl Stream<Item = Result<Vec<Entry>, Error>> + Send + use<>, Error> {
         let (backend, outside) = (self.backend("list")?, self.outside(path));
-        let permit = self.permit().await?;
-        let operation = Operation::begin(self, "list", path, Effect::None);
+        let (operation, permit) = Operation::begin(self, "list", path, Effect::None).await?;
         let pages: Pages = operation.end(self.retried("list", || backend.list(&outside)).await)?;
         let remote = self.clone();
         Ok(pages.map(move |page| {
@@ -114,8 +113,7 @@ impl Remote {
     /// `NotFound`, `Conflict` for a folder; a transfer that breaks off is an error item of the content.
     pub async fn read(&self, path: &RemotePath, range: ByteRange) -> Result<Content, Error> {
         let (backend, outside) = (self.backend("read")?, self.outside(path));
-        let permit = self.permit().await?;
-        let operation = Operation::begin(self, "read", path, Effect::None);
+        let (operation, permit) = Operation::begin(self, "read", path, Effect::None).await?;
         match self.retried("read", || backend.read(&outside, range)).await {
             Ok(content) => Ok(operation.with_content(content, permit)),
             Err(error) => operation.end(Err(error)),
@@ -148,8 +146,7 @@ impl Remote {
         }
         let _alone = options.resume.as_ref().map(|resume| self.resume(path, resume)).transpose()?;
         let (backend, outside) = (self.backend("write")?, self.outside(path));
-        let _permit = self.permit().await?;
-        let operation = Operation::begin(self, "write", path, Effect::WholeOrNot);
+        let (operation, _permit) = Operation::begin(self, "write", path, Effect::WholeOrNot).await?;
         let content = operation.measured(content);
         let entry = operation.end(backend.write(&outside, content, options).await)?;
         self.inside(entry)
@@ -171,8 +168,7 @@ impl Remote {
     pub async fn append(&self, path: &RemotePath, content: Content) -> Result<Entry, Error> {
         self.not_the_root("append to", path)?;
         let (backend, outside) = (self.backend("append")?, self.outside(path));
-        let _permit = self.permit().await?;
-        let operation = Operation::begin(self, "append", path, Effect::Partial);
+        let (operation, _permit) = Operation::begin(self, "append", path, Effect::Partial).await?;
         let content = operation.measured(content);
         let entry = operation.end(backend.append(&outside, content).await)?;
         self.inside(entry)
@@ -194,6 +190,7 @@ impl Remote {
         if let Some(entry) = self.once("copy", source, Effect::WholeOrNot, copy).await? {
             return self.inside(entry);
         }
+        self.check_room_to_copy()?;
         let modified = self.stat(source).await?.modified;
         let content = self.read(source, ByteRange::ALL).await?;
         self.write_with(target, content, &WriteOptions { modified, ..WriteOptions::new(if_exists) }).await

@@ -33,6 +33,7 @@ use futures::future::{self, BoxFuture, Either};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
 
 use crate::Common;
 use crate::backend::{Backend, ByteRange, Checksum, Entry, Facts, IfExists, Pages, ResumeKey, WriteOptions};
@@ -296,7 +297,7 @@ impl Backend for Sftp {
             async move {
                 let (written, leftover) = session.write(&path, &options, &mut pieces, || !interest.is_closed()).await;
                 if let Some(leftover) = leftover {
-                    tokio::spawn(remove(pool, leftover));
+                    tokio::spawn(remove(pool, leftover).in_current_span());
                 }
                 written
             }

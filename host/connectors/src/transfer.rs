@@ -21,7 +21,7 @@ use crate::dropbox::ContentHasher;
 use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
 use crate::walk::Filter;
-use crate::{Remote, chain};
+use crate::{Remote, chain, operation, temporary};
 
 /// Files at once when nothing is said: enough to hide the delay of a line, few enough for a partner's server.
 pub const PARALLEL_DEFAULT: usize = 4;
@@ -31,9 +31,6 @@ pub const PARALLEL_MAX: usize = 64;
 
 /// Results that wait to be taken; the transfer pauses when nobody takes them.
 const RESULTS_MAX: usize = 1024;
-
-/// How often a file is tried when its transfer breaks off.
-const ATTEMPTS_MAX: u32 = 3;
 
 /// Times that two systems tell of the same file differ by so much: FAT and Dropbox know seconds, some servers even ones.
 const TIME_PRECISION: Duration = Duration::from_secs(2);
@@ -191,14 +188,14 @@ impl Drop for Transfer {
     }
 }
 
-/// Begins to move a file, or what is in a folder, from one connection to another.
+/// Begins to transfer a file, or what is in a folder, from one connection to another.
 ///
 /// The target of a file is the path that it gets; missing folders on the way are made. The target of a folder is the
 /// folder that takes its content. Symbolic links are left out.
 ///
 /// # Errors
-/// What looking at the source reports; `Invalid` when a folder would be moved into itself. What happens afterwards is
-/// in the results.
+/// What looking at the source reports; `Invalid` when a folder would be transferred into itself, or within a connection
+/// that allows one operation at once. What happens afterwards is in the results.
 pub async fn transfer(
     source: &Remote,
     from: &RemotePath,
@@ -212,6 +209,9 @@ pub async fn transfer(
     if is_same && to.is_within(from) {
         let message = format!("cannot transfer {from} on connection {} to {to}, which is within it", source.name());
         return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    if is_same && !options.delete_source {
+        source.check_room_to_copy()?;
     }
     let (sender, results) = mpsc::channel(RESULTS_MAX);
     let counters = Arc::new(Counters::default());
@@ -332,15 +332,18 @@ impl Work {
     /// Moves one file, and tells what became of it.
     async fn file(&self, entry: Entry, target: RemotePath, parents: bool) {
         let started = Instant::now();
-        let (mut attempt, source) = (1, entry.path.clone());
+        let (mut tried, source) = (0, entry.path.clone());
+        let retries = self.source.shared.common.retries.min(self.target.shared.common.retries);
         let (target, outcome) = loop {
             let counted = Arc::new(AtomicU64::new(0));
             match self.attempt(&entry, &target, parents, &counted).await {
-                Err(error) if attempt < ATTEMPTS_MAX && is_broken_off(&error) => {
-                    let (error, path) = (chain(&error), source.as_str());
-                    tracing::info!(attempt, path, error, "a file is transferred again");
+                Err(error) if tried < retries && is_broken_off(&error) => {
                     self.counters.bytes_transferred.fetch_sub(counted.load(Ordering::Relaxed), Ordering::Relaxed);
-                    attempt += 1;
+                    let pause = error.retry_after().unwrap_or_else(|| operation::pause(tried));
+                    tried += 1;
+                    let (error, path) = (chain(&error), source.as_str());
+                    tracing::info!(tried, path, error, "a file is transferred again");
+                    tokio::time::sleep(pause).await;
                 }
                 Err(error) => break (target, Err(error)),
                 Ok((target, outcome)) => break (target, Ok(outcome)),
@@ -380,6 +383,9 @@ impl Work {
                 renamed => return renamed.map(|outcome| (target.clone(), outcome)),
             }
         }
+        if self.options.delete_source && if_exists == IfExists::Replace {
+            self.check_is_another(entry, target).await?;
+        }
         // A listing may tell less of a file than asking for it does: what it is compared with later must be as precise.
         let asked;
         let entry = match entry.revision {
@@ -411,11 +417,49 @@ impl Work {
         };
         Ok(match self.options.if_present {
             IfPresent::Skip => Some("its target exists"),
-            _ if there.size == entry.size && !is_older(there.modified, entry.modified) => {
+            _ if there.size == entry.size && !is_older(there.modified, self.precise_time(entry).await?) => {
                 Some("its target is as large and not older")
             }
             _ => None,
         })
+    }
+
+    /// When a source was changed. Some listings tell the minute, or only the day; asking for the file tells the second.
+    async fn precise_time(&self, entry: &Entry) -> Result<Option<SystemTime>, Error> {
+        let since = entry.modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        match since {
+            Some(since) if entry.revision.is_none() && since.as_secs().is_multiple_of(60) => {
+                Ok(self.source.stat(&entry.path).await?.modified)
+            }
+            _ => Ok(entry.modified),
+        }
+    }
+
+    /// Fails when the target is the source itself, by another name of its connection or its folder: a move that replaces
+    /// a file by itself would delete it afterwards.
+    ///
+    /// Only a target that is there, of the same size and name, can be the source. Whether it is shows a new file, which
+    /// is put beside the target and looked for beside the source.
+    async fn check_is_another(&self, entry: &Entry, target: &RemotePath) -> Result<(), Error> {
+        let there = match self.target.stat(target).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            there => there?,
+        };
+        let (Some(beside_source), Some(beside_target)) = (entry.path.parent(), target.parent()) else { return Ok(()) };
+        if there.size != entry.size || !entry.path.name().eq_ignore_ascii_case(target.name()) {
+            return Ok(());
+        }
+        let mark = temporary::name_for(target.name());
+        let marked = beside_target.join(&mark)?;
+        self.target.write(&marked, Content::from_bytes(""), IfExists::Fail).await?;
+        let is_same = self.source.exists(&beside_source.join(&mark)?).await;
+        self.target.delete(&marked).await?;
+        if is_same? {
+            let (source, from) = (self.source.name(), &entry.path);
+            let message = format!("{from} on {source} and {target} on {} are the same file", self.target.name());
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        Ok(())
     }
 
     async fn rename(

@@ -144,8 +144,7 @@ impl Account {
             client_modified: options.client_modified.map(write_time).transpose()?,
             mute: options.mute,
         };
-        let _permit = self.remote.permit().await?;
-        let operation = Operation::begin(&self.remote, "dropbox-upload", path, Effect::WholeOrNot);
+        let (operation, _permit) = Operation::begin(&self.remote, "dropbox-upload", path, Effect::WholeOrNot).await?;
         let content = operation.measured(content);
         let work = async {
             self.client.caller.upload(&upload, content).await.map_err(|failure| {
@@ -170,8 +169,7 @@ impl Account {
         if outside.is_root() {
             return Err(super::root_is_a_folder());
         }
-        let permit = self.remote.permit().await?;
-        let operation = Operation::begin(&self.remote, "dropbox-download", path, Effect::None);
+        let (operation, permit) = Operation::begin(&self.remote, "dropbox-download", path, Effect::None).await?;
         match self.client.caller.download(&outside).await {
             Ok((metadata, content)) => Ok((self.told_of(path, metadata), operation.with_content(content, permit))),
             Err(failure) => operation.end(Err(failure.into())),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::stream::TryStreamExt;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::is_a_folder;
 use super::pool::Pool;
@@ -65,7 +66,7 @@ impl Upload {
         let written = self.write(path, source, options).await;
         if let Some(remains) = self.remains() {
             // A task of its own, so that it goes on when the caller goes away.
-            let removal = tokio::spawn(remains.remove());
+            let removal = tokio::spawn(remains.remove().in_current_span());
             if timeout(REMOVE_WAIT, removal).await.is_err() {
                 tracing::debug!(path = %self.temporary, "a temporary file is still to be removed");
             }
@@ -147,7 +148,7 @@ impl Drop for Upload {
         if let Some(remains) = self.remains()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(remains.remove());
+            runtime.spawn(remains.remove().in_current_span());
         }
     }
 }

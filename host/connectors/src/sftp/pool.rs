@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use super::dialer::Dialer;
 use super::session::Session;
@@ -78,13 +79,14 @@ impl Pool {
         job: impl for<'session> FnOnce(&'session mut Session) -> BoxFuture<'session, T> + Send + 'static,
     ) -> JoinHandle<T> {
         let pool = Arc::clone(self);
-        tokio::spawn(async move {
+        let work = async move {
             let Lease { mut session, place } = lease;
             let result = job(&mut session).await;
             pool.put(session);
             drop(place);
             result
-        })
+        };
+        tokio::spawn(work.in_current_span())
     }
 
     async fn take(&self) -> Result<Lease, Error> {

@@ -1,13 +1,15 @@
 //! What a transfer promises whatever its ends are: tried between two local folders.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use wharf_connectors::{
-    Common, Config, ErrorKind, FileResult, IfPresent, Outcome, Progress, Remote, RemotePath, TransferOptions, local,
-    transfer,
+    Common, Config, ErrorKind, FileResult, IfExists, IfPresent, Outcome, Progress, Remote, RemotePath, Transfer,
+    TransferOptions, local, transfer,
 };
 
+use crate::ftp_server::FtpServer;
 use crate::places::loopback;
 
 struct Ends {
@@ -143,6 +145,93 @@ async fn a_file_takes_a_free_name_when_asked() {
     let (results, _) = ends.transfer("/a.txt", "/a.txt", options).await;
     assert_eq!(results[0].target, path("/a (1).txt"));
     assert_eq!(ends.names("target"), ["a (1).txt", "a.txt"]);
+}
+
+fn ftp(name: &str, server: &FtpServer, operations_max: usize) -> Remote {
+    let common = Common { operations_max, ..Common::default() };
+    Remote::new(name, common, Config::Ftp(server.config()), &loopback()).unwrap()
+}
+
+async fn all(mut transfer: Transfer) -> Vec<FileResult> {
+    let mut results = Vec::new();
+    while let Some(result) = transfer.next().await {
+        results.push(result);
+    }
+    results
+}
+
+#[tokio::test]
+async fn a_file_is_not_moved_to_itself_by_another_name_of_its_folder() {
+    let ends = Ends::new();
+    ends.put("source/tree/a", "content");
+    ends.put("source/tree/deep/a", "content");
+    std::os::unix::fs::symlink("tree", ends.folder.path().join("source/link")).unwrap();
+    let whole = Config::Local(local::Config { folder: ends.folder.path().to_owned() });
+    let whole = Remote::new("whole", Common::default(), whole, &loopback()).unwrap();
+    let server = FtpServer::start("proftpd", &[]);
+    fs::create_dir(server.home().join("tree")).unwrap();
+    fs::write(server.home().join("tree/a"), "content").unwrap();
+    let (one, another) = (ftp("one", &server, 8), ftp("another", &server, 8));
+    let options =
+        || TransferOptions { if_present: IfPresent::Replace, delete_source: true, ..TransferOptions::default() };
+    for (source, from, target, to) in [
+        (&ends.source, "/tree", &whole, "/source/tree"),
+        (&whole, "/source/tree/a", &ends.source, "/link/a"),
+        (&one, "/tree", &another, "/tree"),
+    ] {
+        let results = all(transfer(source, &path(from), target, &path(to), options()).await.unwrap()).await;
+        for result in &results {
+            let error = result.outcome.as_ref().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+            assert!(error.to_string().contains("are the same file"), "{error}");
+        }
+        assert!(!results.is_empty());
+    }
+    assert_eq!(ends.names("source/tree"), ["a", "deep"]);
+    assert_eq!(fs::read_to_string(server.home().join("tree/a")).unwrap(), "content");
+    // Another file of the same name and size is replaced, and its source gone.
+    ends.put("target/a", "CONTENT");
+    let (results, _) = ends.transfer("/tree/a", "/a", options()).await;
+    assert!(results[0].outcome.is_ok(), "{results:?}");
+    assert_eq!((ends.names("source/tree"), ends.names("target")), (vec!["deep".to_owned()], vec!["a".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_change_within_the_minute_that_a_listing_tells_is_seen() {
+    let ends = Ends::new();
+    let server = FtpServer::start("vsftpd", &[]);
+    let minute = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_040 / 60 * 60);
+    let place = |at: &Path, content: &str, seconds: u64| {
+        fs::write(at, content).unwrap();
+        fs::File::options().write(true).open(at).unwrap().set_modified(minute + Duration::from_secs(seconds)).unwrap();
+    };
+    fs::create_dir_all(server.home().join("tree")).unwrap();
+    place(&server.home().join("tree/changed"), "new", 45);
+    place(&server.home().join("tree/same"), "old", 5);
+    place(&ends.folder.path().join("target/changed"), "old", 5);
+    place(&ends.folder.path().join("target/same"), "old", 5);
+    let source = ftp("partner", &server, 8);
+    let options = TransferOptions { if_present: IfPresent::Update, ..TransferOptions::default() };
+    let results = all(transfer(&source, &path("/tree"), &ends.target, &path("/"), options).await.unwrap()).await;
+    let done = |result: &FileResult| matches!(result.outcome, Ok(Outcome::Transferred { .. }));
+    let transferred: Vec<_> = results.iter().filter(|result| done(result)).map(|result| result.target.name()).collect();
+    assert_eq!(transferred, ["changed"], "{results:?}");
+    assert_eq!(fs::read_to_string(ends.folder.path().join("target/changed")).unwrap(), "new");
+}
+
+#[tokio::test]
+async fn copying_within_a_connection_that_allows_one_operation_is_refused_at_once() {
+    let server = FtpServer::start("vsftpd", &[]);
+    fs::write(server.home().join("a"), "x").unwrap();
+    let remote = ftp("partner", &server, 1);
+    let refused = [
+        transfer(&remote, &path("/a"), &remote, &path("/b"), TransferOptions::default()).await.err(),
+        remote.copy(&path("/a"), &path("/b"), IfExists::Fail).await.err(),
+    ];
+    for error in refused.map(Option::unwrap) {
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains("raise operations-max"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use futures::channel::oneshot as futures_oneshot;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
+use tracing::Instrument;
 use wasmtime::{AsContextMut, Store};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::handler::{Prepared, Proxy};
@@ -65,7 +66,9 @@ impl<R: Reporter> Call<R> {
         let broken = Arc::new(AtomicBool::new(false));
         let (head, mut answer) = oneshot::channel();
         let clock = Arc::clone(&surroundings.clock);
-        let drive = drive(generation, surroundings, request, head, Arc::clone(&broken));
+        // All that is logged while the guest runs says for whom it was done.
+        let span = tracing::info_span!("call", service = %surroundings.service, invocation = %surroundings.id);
+        let drive = drive(generation, surroundings, request, head, Arc::clone(&broken)).instrument(span);
         let mut driven = lanes.run(clock, drive);
 
         let mut response = None;

@@ -7,6 +7,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use http_body_util::BodyExt;
+use tracing::Instrument;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
 use wharf_connectors::http::is_within;
 use wharf_connectors::{Error, ErrorKind, Step, chain};
@@ -37,7 +38,7 @@ impl WasiHttpHooks for OutgoingHttp {
         _: Epilogue,
     ) -> Box<dyn Future<Output = Result<(http::Response<WasiBody>, Epilogue), HttpError>> + Send> {
         let surroundings = Arc::clone(&self.surroundings);
-        Box::new(async move {
+        let sending = async move {
             let first_byte = options.and_then(|options| options.first_byte_timeout);
             let sent = send(&surroundings, request);
             let response = match first_byte {
@@ -48,7 +49,8 @@ impl WasiHttpHooks for OutgoingHttp {
             };
             let nothing: Epilogue = Box::new(async { Ok(()) });
             Ok((response, nothing))
-        })
+        };
+        Box::new(sending.in_current_span())
     }
 }
 

@@ -166,8 +166,8 @@ impl Account {
     ) -> Result<(String, Option<Content>), Error> {
         let argument = self.check_call(style, route, argument, content.is_some())?;
         let caller = &self.client.caller;
-        let permit = self.remote.permit().await?;
-        let operation = Operation::begin(&self.remote, "dropbox-call", &RemotePath::root(), Effect::Unknown);
+        let (operation, permit) =
+            Operation::begin(&self.remote, "dropbox-call", &RemotePath::root(), Effect::Unknown).await?;
         let call = Call { route, subject: "a service's own call", repeatable: false };
         let outcome = match style {
             CallStyle::Rpc => caller.rpc::<Value>(&call, &argument).await.map(|result| (result, None)),

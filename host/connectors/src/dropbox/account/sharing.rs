@@ -140,8 +140,8 @@ impl Account {
     pub async fn download_revision(&self, path: &RemotePath, revision: &str) -> Result<(Metadata, Content), Error> {
         bounded("revision", revision)?;
         let outside = path.below(&self.root);
-        let permit = self.remote.permit().await?;
-        let operation = Operation::begin(&self.remote, "dropbox-download-revision", path, Effect::None);
+        let (operation, permit) =
+            Operation::begin(&self.remote, "dropbox-download-revision", path, Effect::None).await?;
         let work = async {
             let (metadata, content) = self.client.caller.download_revision(&outside, revision).await?;
             // A revision names any file of the account.
@@ -168,8 +168,7 @@ impl Account {
         if let Some(format) = format {
             argument["export_format"] = json!(format);
         }
-        let permit = self.remote.permit().await?;
-        let operation = Operation::begin(&self.remote, "dropbox-export", path, Effect::None);
+        let (operation, permit) = Operation::begin(&self.remote, "dropbox-export", path, Effect::None).await?;
         let call = Call { route: "files/export", subject: outside.as_str(), repeatable: true };
         match self.client.caller.open_content::<Exported>(&call, &argument).await {
             Ok((result, answer)) => {
@@ -191,8 +190,7 @@ impl Account {
         if outside.is_root() {
             return Err(Error::new(ErrorKind::Unsupported, "Dropbox makes no archive of its root; name a folder"));
         }
-        let permit = self.remote.permit().await?;
-        let operation = Operation::begin(&self.remote, "dropbox-download-zip", path, Effect::None);
+        let (operation, permit) = Operation::begin(&self.remote, "dropbox-download-zip", path, Effect::None).await?;
         let call = Call { route: "files/download_zip", subject: outside.as_str(), repeatable: true };
         let argument = json!({ "path": write_path(&outside) });
         match self.client.caller.open_content::<IgnoredAny>(&call, &argument).await {
@@ -326,8 +324,8 @@ impl Account {
         url: &str,
         password: Option<&SecretString>,
     ) -> Result<(SharedLink, Content), Error> {
-        let permit = self.remote.permit().await?;
-        let operation = Operation::begin(&self.remote, "dropbox-shared-link-file", &RemotePath::root(), Effect::None);
+        let (operation, permit) =
+            Operation::begin(&self.remote, "dropbox-shared-link-file", &RemotePath::root(), Effect::None).await?;
         let work = async {
             let link = self.look_at_link(url, password).await?;
             let call = Call { route: "sharing/get_shared_link_file", subject: &link.name, repeatable: true };
