@@ -46,7 +46,6 @@ pub use transfer::{
 };
 pub use walk::{Filter, WALK_FOLDER_ENTRIES_MAX, WALK_FOLDERS_MAX};
 
-use backend::Backend;
 use operation::Throttle;
 
 /// What every connection has, whatever its protocol.
@@ -111,13 +110,13 @@ struct Shared {
     common: Common,
     protocol: Protocol,
     permits: Arc<Semaphore>,
-    throttle: Option<Throttle>,
+    throttle: Option<Arc<Throttle>>,
     /// Partial contents that are being continued, so that no two writes work on one.
-    resuming: Mutex<HashSet<(RemotePath, ResumeKey)>>,
+    resuming: Arc<Mutex<HashSet<(RemotePath, ResumeKey)>>>,
 }
 
 enum Protocol {
-    Files { kind: &'static str, backend: Box<dyn Backend> },
+    Local(Arc<local::Local>),
     Ftp(Arc<ftp::Ftp>),
     Sftp(Arc<sftp::Sftp>),
     Dropbox(Arc<dropbox::Dropbox>),
@@ -131,7 +130,7 @@ impl Remote {
     /// `Invalid` for settings that contradict each other or lead nowhere, such as a local folder that does not exist.
     pub fn new(name: &str, common: Common, config: Config, egress: &Arc<Egress>) -> Result<Self, Error> {
         let protocol = match config {
-            Config::Local(config) => Protocol::Files { kind: "local", backend: Box::new(local::Local::new(&config)?) },
+            Config::Local(config) => Protocol::Local(Arc::new(local::Local::new(&config, &common.root)?)),
             Config::Ftp(config) => Protocol::Ftp(Arc::new(ftp::Ftp::new(config, &common, Arc::clone(egress))?)),
             Config::Sftp(config) => Protocol::Sftp(Arc::new(sftp::Sftp::new(config, &common, Arc::clone(egress))?)),
             Config::Dropbox(config) => {
@@ -142,9 +141,37 @@ impl Remote {
             }
         };
         let permits = Arc::new(Semaphore::new(common.operations_max.max(1)));
-        let throttle = common.bandwidth.map(Throttle::new);
-        let (name, resuming) = (name.to_owned(), Mutex::default());
+        let throttle = common.bandwidth.map(|bandwidth| Arc::new(Throttle::new(bandwidth)));
+        let (name, resuming) = (name.to_owned(), Arc::default());
         Ok(Self { shared: Arc::new(Shared { name, common, protocol, permits, throttle, resuming }) })
+    }
+
+    /// The same connection, on which no symbolic link leads out of any of these folders: what lies in one of them is in
+    /// the innermost. Links that a server of FTP follows by itself are not noticed.
+    #[must_use]
+    pub fn within(&self, folders: &[RemotePath]) -> Self {
+        let Shared { name, common, protocol, permits, throttle, resuming } = &*self.shared;
+        let borders: Vec<RemotePath> =
+            folders.iter().chain([&RemotePath::root()]).map(|folder| self.outside(folder)).collect();
+        let protocol = match protocol {
+            Protocol::Local(local) => Protocol::Local(Arc::new(local.within(borders))),
+            Protocol::Sftp(server) => Protocol::Sftp(Arc::new(server.within(borders))),
+            Protocol::Ftp(_) | Protocol::Dropbox(_) | Protocol::Http(_) => return self.clone(),
+        };
+        let shared = Shared {
+            name: name.clone(),
+            common: common.clone(),
+            protocol,
+            permits: Arc::clone(permits),
+            throttle: throttle.clone(),
+            resuming: Arc::clone(resuming),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Whether both are handles on one connection.
+    pub(crate) fn is_same_connection(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared.permits, &other.shared.permits)
     }
 
     /// The configured name.
@@ -155,7 +182,7 @@ impl Remote {
     /// The `type` of the configuration: `local`, `ftp`, `sftp`, `dropbox` or `http`.
     pub fn kind(&self) -> &'static str {
         match &self.shared.protocol {
-            Protocol::Files { kind, .. } => kind,
+            Protocol::Local(_) => "local",
             Protocol::Ftp(_) => "ftp",
             Protocol::Sftp(_) => "sftp",
             Protocol::Dropbox(_) => "dropbox",

@@ -42,8 +42,13 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        Ok(Self { folder: Arc::new(Folder::new(&config.folder)?) })
+    pub(crate) fn new(config: &Config, root: &RemotePath) -> Result<Self, Error> {
+        Ok(Self { folder: Arc::new(Folder::new(&config.folder, vec![root.clone()])?) })
+    }
+
+    /// The same folder, where no link leads out of these folders in it either.
+    pub(crate) fn within(&self, borders: Vec<RemotePath>) -> Self {
+        Self { folder: Arc::new(self.folder.within(borders)) }
     }
 
     /// Runs one blocking operation. It ends by itself when the caller goes away; what it returns is dropped then.

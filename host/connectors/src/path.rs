@@ -99,6 +99,11 @@ impl RemotePath {
             || self.0.strip_prefix(folder.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
+    /// The innermost of some folders that this path lies in, if it lies in any.
+    pub(crate) fn innermost<'a>(&self, folders: &'a [Self]) -> Option<&'a Self> {
+        folders.iter().filter(|folder| self.is_within(folder)).max_by_key(|folder| folder.0.len())
+    }
+
     /// This path as seen from outside a jail whose root is `folder`.
     #[must_use]
     pub fn below(&self, folder: &Self) -> Self {

@@ -38,7 +38,7 @@ impl Remote {
         let root = RemotePath::root();
         let facts = match &self.shared.protocol {
             Protocol::Http(origin) => self.once("ping", &root, Effect::None, origin.ping()).await,
-            Protocol::Files { .. } | Protocol::Ftp(_) | Protocol::Sftp(_) | Protocol::Dropbox(_) => {
+            Protocol::Local(_) | Protocol::Ftp(_) | Protocol::Sftp(_) | Protocol::Dropbox(_) => {
                 let backend = self.backend("ping")?;
                 self.repeatably("ping", &root, Effect::None, || backend.ping()).await
             }
@@ -289,7 +289,7 @@ impl Remote {
 
     pub(crate) fn backend(&self, operation: &str) -> Result<&dyn Backend, Error> {
         match &self.shared.protocol {
-            Protocol::Files { backend, .. } => Ok(backend.as_ref()),
+            Protocol::Local(local) => Ok(local.as_ref()),
             Protocol::Ftp(ftp) => Ok(ftp.as_ref()),
             Protocol::Sftp(server) => Ok(server.as_ref()),
             Protocol::Dropbox(dropbox) => Ok(dropbox.as_ref()),

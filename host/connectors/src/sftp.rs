@@ -197,6 +197,12 @@ impl Sftp {
         Ok(Self { pool: Pool::new(dialer, common), directory, preserve, log_level })
     }
 
+    /// The same server, where no link leads out of these folders.
+    pub(crate) fn within(&self, borders: Vec<RemotePath>) -> Self {
+        let pool = Arc::new(self.pool.within(borders));
+        Self { pool, directory: self.directory.clone(), preserve: self.preserve, log_level: self.log_level }
+    }
+
     fn directory(&self) -> Option<&RemotePath> {
         self.directory.as_ref()
     }

@@ -205,7 +205,7 @@ pub async fn transfer(
 ) -> Result<Transfer, Error> {
     let top = source.stat(from).await?;
     target.backend("write")?;
-    let is_same = Arc::ptr_eq(&source.shared, &target.shared);
+    let is_same = source.is_same_connection(target);
     if is_same && to.is_within(from) {
         let message = format!("cannot transfer {from} on connection {} to {to}, which is within it", source.name());
         return Err(Error::new(ErrorKind::Invalid, message));

@@ -23,7 +23,7 @@ pub(crate) fn open(settings: &LiveSettings, service: &str, connection: &str) -> 
         settings.service(service).grants.iter().filter(|grant| grant.connection == connection).cloned().collect();
     match settings.connections.get(connection) {
         Some(remote) if !grants.is_empty() => {
-            Ok(Granted { remote: remote.clone(), service: service.to_owned(), grants })
+            Ok(Granted { remote: confined(remote, &grants), service: service.to_owned(), grants })
         }
         Some(_) => Err(Error::new(
             ErrorKind::Denied,
@@ -37,6 +37,14 @@ pub(crate) fn open(settings: &LiveSettings, service: &str, connection: &str) -> 
             format!("no connection is named {connection:?}; connections are configured under [connections.NAME]"),
         )),
     }
+}
+
+/// A connection on which links do not lead out of the granted folders.
+fn confined(remote: &Remote, grants: &[Grant]) -> Remote {
+    let is_covered = |grant: &Grant| grants.iter().any(|other| other.path.is_root() && other.access >= grant.access);
+    let folders: Vec<RemotePath> =
+        grants.iter().filter(|grant| !is_covered(grant)).map(|grant| grant.path.clone()).collect();
+    if folders.is_empty() { remote.clone() } else { remote.within(&folders) }
 }
 
 /// Opens a connection of one type for a service: with it comes `part`, which only that type has.
@@ -128,7 +136,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use wharf_connectors::{Common, Config, Egress, local};
+    use wharf_connectors::{ByteRange, Common, Config, Egress, local};
 
     use super::*;
     use crate::settings::ServiceSettings;
@@ -173,5 +181,27 @@ mod tests {
             assert_eq!(granted.allow(access, path).unwrap_err().kind(), ErrorKind::Denied, "{path}");
         }
         assert_eq!(granted.allow(Access::Read, "/in/../secret").unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[tokio::test]
+    async fn no_link_leads_out_of_a_granted_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["in", "in/deep", "secret"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        std::fs::write(folder.path().join("in/deep/file"), "granted").unwrap();
+        std::fs::write(folder.path().join("secret/file"), "secret").unwrap();
+        std::os::unix::fs::symlink("../secret", folder.path().join("in/out")).unwrap();
+        std::os::unix::fs::symlink("deep", folder.path().join("in/within")).unwrap();
+        let read = async |grants: Vec<Grant>, path: &str| {
+            let granted = open(&settings(folder.path(), grants), "mover", "disk").unwrap();
+            let path = granted.allow(Access::Read, path)?;
+            granted.remote.read(&path, ByteRange::ALL).await?.collect(100).await
+        };
+        let within = || vec![grant(Access::Write, "/in")];
+        assert_eq!(read(within(), "/in/within/file").await.unwrap(), "granted");
+        assert_eq!(read(within(), "/in/out/file").await.unwrap_err().kind(), ErrorKind::Denied);
+        let everywhere = vec![grant(Access::Write, "/"), grant(Access::Read, "/in")];
+        assert_eq!(read(everywhere, "/in/out/file").await.unwrap(), "secret");
     }
 }

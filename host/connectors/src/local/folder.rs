@@ -41,13 +41,15 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY
 pub(super) struct Folder {
     /// Opened anew for every operation: it may be mounted or replaced while the host runs.
     path: PathBuf,
+    /// Folders in it that nothing leads out of either.
+    borders: Vec<RemotePath>,
     /// Whether the kernel has `openat2` (Linux 5.6); without it no symbolic link is followed at all.
     has_openat2: AtomicBool,
 }
 
 impl Folder {
-    pub(super) fn new(path: &Path) -> Result<Self, Error> {
-        let folder = Self { path: path.to_owned(), has_openat2: AtomicBool::new(true) };
+    pub(super) fn new(path: &Path, borders: Vec<RemotePath>) -> Result<Self, Error> {
+        let folder = Self { path: path.to_owned(), borders, has_openat2: AtomicBool::new(true) };
         folder.root().map_err(|error| {
             Error::new(
                 ErrorKind::Invalid,
@@ -56,6 +58,12 @@ impl Folder {
             .with_source(std::io::Error::from(error))
         })?;
         Ok(folder)
+    }
+
+    /// The same folder with other borders.
+    pub(super) fn within(&self, borders: Vec<RemotePath>) -> Self {
+        let has_openat2 = AtomicBool::new(self.has_openat2.load(Ordering::Relaxed));
+        Self { path: self.path.clone(), borders, has_openat2 }
     }
 
     pub(super) fn stat(&self, path: &RemotePath) -> Result<Entry, Error> {
@@ -259,9 +267,17 @@ impl Folder {
         path.parent().map(|parent| self.open(&parent, ANCHOR))
     }
 
-    /// Opens what is there already. `XDEV` for a link that leads out of the folder.
+    /// Opens what is there already. `XDEV` for a link that leads out of the folder, or out of the border around the path.
     fn open(&self, path: &RemotePath, flags: OFlags) -> Result<OwnedFd, Errno> {
         let root = self.root()?;
+        let border = path.innermost(&self.borders).filter(|border| !border.is_root());
+        match border.and_then(|border| Some((border, path.relative_to(border)?))) {
+            Some((border, rest)) => self.open_below(self.open_below(root, border, ANCHOR)?, &rest, flags),
+            None => self.open_below(root, path, flags),
+        }
+    }
+
+    fn open_below(&self, root: OwnedFd, path: &RemotePath, flags: OFlags) -> Result<OwnedFd, Errno> {
         if self.has_openat2.load(Ordering::Relaxed) {
             match open_beneath(&root, path, flags) {
                 // A kernel or a sandbox that does not know the call.

@@ -13,7 +13,6 @@ use super::posix::{Info, Owner};
 use super::script::{Script, Shell};
 use super::session::Session;
 use super::status::FileSystem;
-use super::tree;
 use super::{LogLevel, Sftp};
 use crate::Remote;
 use crate::backend::{ByteRange, EntryKind};
@@ -373,7 +372,10 @@ impl Handle {
     }
 
     fn inside(&self, path: &RemotePath) -> Result<RemotePath, Error> {
-        path.relative_to(&self.outside(&RemotePath::root())).ok_or_else(|| tree::leads_out(path))
+        path.relative_to(&self.outside(&RemotePath::root())).ok_or_else(|| {
+            let message = format!("a symbolic link on the way to {path} leads out of the folder of this handle");
+            Error::new(ErrorKind::Denied, message)
+        })
     }
 
     fn told(&self, mut info: Info) -> Result<Info, Error> {

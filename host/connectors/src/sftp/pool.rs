@@ -16,6 +16,7 @@ use super::session::Session;
 use crate::Common;
 use crate::error::{Error, ErrorKind};
 use crate::idle::Idle;
+use crate::path::RemotePath;
 
 /// A session that was idle for so long is asked whether it is still there before it is used: when a firewall has
 /// forgotten it, the first request would wait for its timeout.
@@ -28,6 +29,12 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 const SESSION_WAIT_MAX: Duration = Duration::from_secs(20);
 
 pub(super) struct Pool {
+    shared: Arc<Shared>,
+    /// Folders that no link leads out of for those who use it by this handle.
+    borders: Arc<[RemotePath]>,
+}
+
+struct Shared {
     dialer: Dialer,
     sessions_max: usize,
     places: Arc<Semaphore>,
@@ -45,13 +52,19 @@ struct Lease {
 impl Pool {
     pub(super) fn new(dialer: Dialer, common: &Common) -> Arc<Self> {
         let sessions_max = common.operations_max.max(1);
-        Arc::new(Self {
+        let shared = Shared {
             dialer,
             sessions_max,
             places: Arc::new(Semaphore::new(sessions_max)),
             idle: Idle::new(common),
             doubted_at: Mutex::default(),
-        })
+        };
+        Arc::new(Self { shared: Arc::new(shared), borders: Arc::new([common.root.clone()]) })
+    }
+
+    /// The same sessions, with other borders.
+    pub(super) fn within(&self, borders: Vec<RemotePath>) -> Self {
+        Self { shared: Arc::clone(&self.shared), borders: borders.into() }
     }
 
     /// Begins something on a session that was used before and seems to be alive, or on a new one.
@@ -59,7 +72,7 @@ impl Pool {
         self: &Arc<Self>,
         job: impl for<'session> FnOnce(&'session mut Session) -> BoxFuture<'session, T> + Send + 'static,
     ) -> Result<JoinHandle<T>, Error> {
-        let lease = self.take().await?;
+        let lease = self.shared.take().await?;
         Ok(self.work(lease, job))
     }
 
@@ -68,8 +81,8 @@ impl Pool {
         self: &Arc<Self>,
         job: impl for<'session> FnOnce(&'session mut Session) -> BoxFuture<'session, T> + Send + 'static,
     ) -> Result<JoinHandle<T>, Error> {
-        let place = self.place().await?;
-        let session = self.dialer.connect().await?;
+        let place = self.shared.place().await?;
+        let session = self.shared.dialer.connect().await?;
         Ok(self.work(Lease { session, place }, job))
     }
 
@@ -78,17 +91,20 @@ impl Pool {
         lease: Lease,
         job: impl for<'session> FnOnce(&'session mut Session) -> BoxFuture<'session, T> + Send + 'static,
     ) -> JoinHandle<T> {
-        let pool = Arc::clone(self);
+        let (shared, borders) = (Arc::clone(&self.shared), Arc::clone(&self.borders));
         let work = async move {
             let Lease { mut session, place } = lease;
+            session.stay_within(borders);
             let result = job(&mut session).await;
-            pool.put(session);
+            shared.put(session);
             drop(place);
             result
         };
         tokio::spawn(work.in_current_span())
     }
+}
 
+impl Shared {
     async fn take(&self) -> Result<Lease, Error> {
         let place = self.place().await?;
         while let Some((since, mut session)) = self.idle.take() {

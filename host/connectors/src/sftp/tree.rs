@@ -5,6 +5,7 @@
 //! `transfer`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -39,8 +40,10 @@ const INSIDE_MAX: usize = 1000;
 pub(super) struct Tree {
     pub(super) client: Client,
     root: RemotePath,
-    /// Where the root truly is; asked for once.
-    real_root: Option<Bytes>,
+    /// Folders that no link leads out of, the root among them.
+    borders: Arc<[RemotePath]>,
+    /// Where the borders truly are; asked for once.
+    real_borders: HashMap<RemotePath, Bytes>,
     inside: HashMap<RemotePath, Instant>,
     /// Until the server says that it computes no checksums, which it need not announce.
     pub(super) may_check_files: bool,
@@ -60,7 +63,22 @@ pub(super) fn wire_path(path: &RemotePath) -> Bytes {
 
 impl Tree {
     pub(super) fn new(client: Client, root: RemotePath) -> Self {
-        Self { client, root, real_root: None, inside: HashMap::new(), may_check_files: true }
+        Self {
+            client,
+            borders: Arc::new([root.clone()]),
+            root,
+            real_borders: HashMap::new(),
+            inside: HashMap::new(),
+            may_check_files: true,
+        }
+    }
+
+    /// From now on no link leads out of these folders. The root is one of them.
+    pub(super) fn stay_within(&mut self, borders: Arc<[RemotePath]>) {
+        if self.borders != borders {
+            self.inside.clear();
+            self.borders = borders;
+        }
     }
 
     /// The smallest real operation.
@@ -101,16 +119,25 @@ impl Tree {
 
     // ---- The border ------------------------------------------------------------------------------------------------
 
+    /// The border around a path.
+    fn border_of(&self, path: &RemotePath) -> &RemotePath {
+        path.innermost(&self.borders).unwrap_or(&self.root)
+    }
+
     /// Asks where a path leads, unless that does not matter.
     pub(super) async fn ask_where(&mut self, path: &RemotePath) -> Result<Option<Ticket>, Error> {
-        if self.root.is_root() || self.is_known_inside(path) {
+        if self.border_of(path).is_root() || self.is_known_inside(path) {
             return Ok(None);
         }
-        if self.real_root.is_none() {
-            let root = self.root.clone();
-            let ticket = self.ask(kind::REALPATH, &root);
-            let real = self.client.one_name(ticket).await;
-            self.real_root = Some(real.map_err(|failure| self.client.error(&format!("find {root}"), failure))?);
+        let border = self.border_of(path).clone();
+        if !self.real_borders.contains_key(&border) {
+            let ticket = self.ask(kind::REALPATH, &border);
+            match self.client.one_name(ticket).await {
+                Ok(real) => drop(self.real_borders.insert(border, real)),
+                // Nothing is in it that could lead out.
+                Err(failure) if failure.is_not_found() && border != self.root => return Ok(None),
+                Err(failure) => return Err(self.client.error(&format!("find {border}"), failure)),
+            }
         }
         Ok(Some(self.ask(kind::REALPATH, path)))
     }
@@ -123,16 +150,30 @@ impl Tree {
             Err(failure) if failure.is_not_found() => return Ok(()),
             Err(failure) => return Err(self.client.error(&format!("find {path}"), failure)),
         };
-        let root = self.real_root.as_deref().unwrap_or_default();
-        let rest = real.strip_prefix(root.strip_suffix(b"/").unwrap_or(root));
+        let rest = self.below_border(self.border_of(path), &real);
         if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")) || has_parent_steps(&real) {
-            return Err(leads_out(path));
+            return Err(self.leads_out(path));
         }
         if self.inside.len() >= INSIDE_MAX {
             self.inside.clear();
         }
         self.inside.insert(path.clone(), Instant::now());
         Ok(())
+    }
+
+    /// What a real name has behind that of a border whose real name is known.
+    fn below_border<'a>(&self, border: &RemotePath, real: &'a [u8]) -> Option<&'a [u8]> {
+        let border = self.real_borders.get(border).map(Bytes::as_ref).unwrap_or_default();
+        real.strip_prefix(border.strip_suffix(b"/").unwrap_or(border))
+    }
+
+    pub(super) fn leads_out(&self, path: &RemotePath) -> Error {
+        let border = match self.border_of(path) {
+            border if *border == self.root => "the root of the connection".to_owned(),
+            border => border.to_string(),
+        };
+        let message = format!("a symbolic link on the way to {path} leads out of {border}");
+        Error::new(ErrorKind::Denied, message)
     }
 
     /// Makes sure that a folder is inside before anything in it is changed.
@@ -154,11 +195,12 @@ impl Tree {
         if self.root.is_root() {
             return RemotePath::parse(&text_of(real));
         }
+        let root = self.root.clone();
+        self.confine(&root).await?;
         self.confine(path).await?;
-        let root = self.real_root.as_deref().unwrap_or_default();
-        match real.strip_prefix(root.strip_suffix(b"/").unwrap_or(root)) {
-            Some(rest) => Ok(RemotePath::parse(&text_of(rest))?.below(&self.root)),
-            None => Err(leads_out(path)),
+        match self.below_border(&root, real) {
+            Some(rest) => Ok(RemotePath::parse(&text_of(rest))?.below(&root)),
+            None => Err(self.leads_out(path)),
         }
     }
 
@@ -448,11 +490,6 @@ impl Tree {
         }
         Err(self.not_put("make folder", path, failure).await)
     }
-}
-
-pub(super) fn leads_out(path: &RemotePath) -> Error {
-    let message = format!("a symbolic link on the way to {path} leads out of the root of the connection");
-    Error::new(ErrorKind::Denied, message)
 }
 
 /// Whether a path that a server says is real has steps upwards all the same.

@@ -48,6 +48,23 @@ fn untouched(folder: &Path) -> bool {
 }
 
 #[tokio::test]
+async fn a_link_that_leads_out_of_the_root_of_a_connection_is_denied() {
+    let jail = Jail::new();
+    symlink("../outside", jail.inside("link")).unwrap();
+    fs::write(jail.inside("file"), "inside").unwrap();
+    let config = Config::Local(local::Config { folder: jail.above.path().to_owned() });
+    let common = Common { root: path("/inside"), ..Common::default() };
+    let remote = Remote::new("rooted", common, config, &Arc::new(Egress::default())).unwrap();
+    assert!(remote.read(&path("/file"), ByteRange::ALL).await.is_ok());
+    for at in ["/link/secret", "/link"] {
+        let error = remote.read(&path(at), ByteRange::ALL).await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{at}: {error}");
+    }
+    assert_eq!(remote.delete(&path("/link/secret")).await.unwrap_err().kind(), ErrorKind::Denied);
+    assert!(untouched(jail.above.path()));
+}
+
+#[tokio::test]
 async fn a_link_that_leads_out_is_denied_whatever_is_done_with_it() {
     let jail = Jail::new();
     symlink("../outside", jail.inside("relative")).unwrap();

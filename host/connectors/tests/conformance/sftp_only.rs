@@ -420,6 +420,32 @@ async fn a_link_that_leads_out_of_the_root_is_not_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_leads_out_of_a_folder_is_not_followed_by_those_who_are_confined_to_it() {
+    let server = Openssh::start(&[]);
+    for folder in ["in/deep", "outside"] {
+        std::fs::create_dir_all(server.home().join(folder)).unwrap();
+    }
+    std::fs::write(server.home().join("outside/secret"), "secret").unwrap();
+    std::fs::write(server.home().join("in/deep/file"), "inside").unwrap();
+    symlink("../outside", server.home().join("in/out")).unwrap();
+    symlink("deep", server.home().join("in/within")).unwrap();
+    let remote = connection(&server);
+    let confined = remote.within(&[path("/in"), path("/new")]);
+    // Sessions are shared: what one found out does not hold for the other.
+    for _ in 0..2 {
+        assert_eq!(text(&remote, "/in/out/secret").await, "secret");
+        assert!(fails(confined.read(&path("/in/out/secret"), ByteRange::ALL).await, ErrorKind::Denied).contains("/in"));
+        assert_eq!(text(&confined, "/in/within/file").await, "inside");
+    }
+    fails(confined.list(&path("/in/out")).await, ErrorKind::Denied);
+    fails(confined.delete(&path("/in/out/secret")).await, ErrorKind::Denied);
+    fails(confined.sftp().unwrap().chmod(&path("/in/out/secret"), 0o777).await, ErrorKind::Denied);
+    let options = WriteOptions { parents: true, ..WriteOptions::new(IfExists::Fail) };
+    confined.write_with(&path("/new/folder/file"), Content::from_bytes("x"), &options).await.unwrap();
+    assert_eq!(text(&confined, "/new/folder/file").await, "x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_write_keeps_its_time_and_can_be_continued() {
     let server = Openssh::start(&[]);
     let remote = connection(&server);
