@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of any protocol. Backends turn what their library or server says into an [`Error`] where it happens.
 
+use crate::path::RemotePath;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
@@ -141,6 +142,29 @@ impl Error {
             self.message = format!("{}; {effect}", self.message);
             self.tells_effect = true;
         }
+        self
+    }
+
+    /// Tells paths as they are seen from inside of a folder.
+    #[must_use]
+    pub(crate) fn seen_from(mut self, folder: &RemotePath) -> Self {
+        if folder.is_root() {
+            return self;
+        }
+        let prefix = format!("{folder}/");
+        let mut seen = String::new();
+        let mut rest = self.message.as_str();
+        while let Some(at) = rest.find(&prefix) {
+            let (before, found) = rest.split_at(at);
+            seen.push_str(before);
+            // In the middle of a path it is a part of that path.
+            let is_whole = before.chars().next_back().or(seen.chars().next_back());
+            let is_whole = is_whole.is_none_or(|before| before.is_whitespace() || "\"'([".contains(before));
+            seen.push_str(if is_whole { "/" } else { &prefix });
+            rest = &found[prefix.len()..];
+        }
+        seen.push_str(rest);
+        self.message = seen;
         self
     }
 

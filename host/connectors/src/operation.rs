@@ -114,6 +114,7 @@ impl Operation {
     /// Ends the operation with its result, which is handed on.
     pub(crate) fn end<T>(mut self, result: Result<T, Error>) -> Result<T, Error> {
         self.tell(result.as_ref().err());
+        let result = result.map_err(|error| error.seen_from(&self.shared.common.root));
         result.map_err(|error| match self.may_be_done(&error) {
             true => error.with_effect(&format!("{}, so look before you repeat it", self.effect.when_cut_off())),
             false => error,
@@ -209,7 +210,7 @@ impl Operation {
                     }
                     Err(error) => {
                         operation.tell(Some(&error));
-                        Err(error)
+                        Err(error.seen_from(&operation.shared.common.root))
                     }
                 }
             }),

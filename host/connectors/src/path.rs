@@ -11,7 +11,8 @@ pub const PATH_BYTES_MAX: usize = 4096;
 
 /// An absolute path within a connection, such as `/inbox/report.csv`. The root is `/`.
 ///
-/// A byte of a name that is not UTF-8 stands as a character from `U+EF80` to `U+EFFF`, see [`text_of`].
+/// A byte of a name that is not UTF-8 stands as a character from `U+EF80` to `U+EFFF`; where the remote's names are bytes,
+/// so do, from `U+EF01`, those that a path cannot hold, see [`name_of`].
 ///
 /// Holds no `..`, no `.`, no empty component, no backslash (a separator for servers on Windows) and no control
 /// character (CR and LF end a command in FTP).
@@ -47,6 +48,10 @@ impl RemotePath {
                 "" => return invalid("has an empty component"),
                 "." | ".." => return invalid("must not have '.' or '..' as a component"),
                 _ if component.contains('\\') => return invalid("must not contain a backslash"),
+                // What is a name here is a way out for a server on Windows.
+                _ if component.split(BACKSLASH).any(|part| part == "..") => {
+                    return invalid("must not have '..' beside a backslash");
+                }
                 _ if component.chars().any(char::is_control) => {
                     return invalid("must not contain a control character");
                 }
@@ -138,6 +143,9 @@ impl RemotePath {
 /// private use, and MirBSD and others use it so.
 const BYTE_ESCAPES: std::ops::RangeInclusive<u32> = 0xEF80..=0xEFFF;
 
+/// The same for bytes of ASCII that a path cannot hold.
+const LOW_ESCAPES: std::ops::RangeInclusive<u32> = 0xEF00..=0xEF7F;
+
 /// A name on the wire as text: as it is where it is UTF-8; otherwise each offending byte becomes one character for
 /// private use. [`bytes_of`] is the inverse, so that every name that can be listed can be read and deleted, too.
 pub(crate) fn text_of(bytes: &[u8]) -> String {
@@ -157,6 +165,42 @@ pub(crate) fn text_of(bytes: &[u8]) -> String {
         escape(&mut text, chunk.invalid());
     }
     text
+}
+
+/// A backslash in a name, as a path holds it.
+const BACKSLASH: char = '\u{ef5c}';
+
+/// A name on the wire as a path holds it: as [`text_of`], and each byte of what a path cannot hold, a backslash or a
+/// control character, becomes one character for private use, too (`0x0A` is `U+EF0A`). [`wire_name_of`] is the inverse.
+pub(crate) fn name_of(bytes: &[u8]) -> String {
+    let is_unfit = |character: &char| *character == '\\' || (character.is_control() && *character != '\0');
+    let mut name = String::with_capacity(bytes.len());
+    for character in text_of(bytes).chars() {
+        match u32::from(character) {
+            code if LOW_ESCAPES.contains(&code) => escape_all(&mut name, character),
+            _ if is_unfit(&character) => escape_all(&mut name, character),
+            _ => name.push(character),
+        }
+    }
+    name
+}
+
+fn escape_all(name: &mut String, character: char) {
+    let mut buffer = [0; 4];
+    let bytes = character.encode_utf8(&mut buffer).bytes();
+    name.extend(bytes.filter_map(|byte| char::from_u32(LOW_ESCAPES.start() + u32::from(byte))));
+}
+
+/// The bytes on the wire of what [`name_of`] made. No slash comes of it, and no zero.
+pub(crate) fn wire_name_of(name: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len());
+    for character in name.chars() {
+        match u32::from(character).checked_sub(*LOW_ESCAPES.start()).and_then(|byte| u8::try_from(byte).ok()) {
+            Some(byte @ (0x01..=0x1f | b'\\' | 0x7f..)) => bytes.push(byte),
+            _ => bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    bytes
 }
 
 /// As [`text_of`], for bytes that are no UTF-8 even where they look like it: every byte beyond ASCII is escaped.
@@ -289,8 +333,24 @@ mod tests {
         }
 
         #[test]
-        fn a_private_character_in_a_name_survives(name in "[a\u{ef7f}-\u{f001}]{0,10}") {
+        fn every_name_without_a_slash_can_be_held_by_a_path_and_comes_back(
+            name in proptest::collection::vec(any::<u8>().prop_filter("", |byte| !b"\0/".contains(byte)), 1..40)
+        ) {
+            let text = name_of(&name);
+            prop_assert_eq!(wire_name_of(&text), &name[..]);
+            let leads_up = name.split(|byte| *byte == b'\\').any(|part| part == b"..");
+            prop_assert_eq!(RemotePath::root().join(&text).is_ok(), name != b"." && !leads_up);
+        }
+
+        #[test]
+        fn no_text_becomes_a_slash_or_a_zero_on_the_wire(text in "[^/\0]{0,10}|[\u{ee00}-\u{f001}]{0,10}") {
+            prop_assert!(!wire_name_of(&text).iter().any(|byte| b"\0/".contains(byte)));
+        }
+
+        #[test]
+        fn a_private_character_in_a_name_survives(name in "[a\u{eeff}-\u{f001}]{0,10}") {
             prop_assert_eq!(bytes_of(&text_of(name.as_bytes())), name.as_bytes());
+            prop_assert_eq!(wire_name_of(&name_of(name.as_bytes())), name.as_bytes());
         }
 
         #[test]

@@ -40,7 +40,16 @@ impl Remote {
             Protocol::Http(origin) => self.once("ping", &root, Effect::None, origin.ping()).await,
             Protocol::Local(_) | Protocol::Ftp(_) | Protocol::Sftp(_) | Protocol::Dropbox(_) => {
                 let backend = self.backend("ping")?;
-                self.repeatably("ping", &root, Effect::None, || backend.ping()).await
+                let outside = self.outside(&root);
+                let ping = || async {
+                    let facts = backend.ping().await?;
+                    // Dropbox makes its root with the first file; the others have it, or nothing works.
+                    if !outside.is_root() && !backend.makes_parents() {
+                        backend.stat(&outside).await?;
+                    }
+                    Ok(facts)
+                };
+                self.repeatably("ping", &root, Effect::None, ping).await
             }
         };
         let facts = facts.map_err(|error| error.at(Step::Command))?;

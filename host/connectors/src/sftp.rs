@@ -50,7 +50,7 @@ use pool::Pool;
 pub use posix::{Info, Owner};
 pub use script::{CommandResult, Script, Shell};
 use session::Session;
-pub use ssh_config::SshOptions;
+pub use ssh_config::{Agent, SshOptions};
 pub use status::FileSystem;
 use transfer::{CHUNKS_WAITING_MAX, Leftover, Piece};
 

@@ -22,7 +22,7 @@ use crate::backend::{
     alternative_name,
 };
 use crate::error::{Error, ErrorKind};
-use crate::path::{RemotePath, bytes_of, text_of};
+use crate::path::{RemotePath, name_of, wire_name_of};
 use crate::temporary;
 
 /// Entries of one page: enough that the trip to the blocking pool does not matter, few enough for little memory.
@@ -71,7 +71,7 @@ impl Folder {
         let stat = match self.parent(path) {
             None => rustix::fs::fstat(self.root().map_err(failed)?),
             Some(parent) => {
-                rustix::fs::statat(parent.map_err(failed)?, bytes_of(path.name()), AtFlags::SYMLINK_NOFOLLOW)
+                rustix::fs::statat(parent.map_err(failed)?, wire_name_of(path.name()), AtFlags::SYMLINK_NOFOLLOW)
             }
         };
         Ok(entry(path.clone(), &stat.map_err(failed)?))
@@ -120,7 +120,8 @@ impl Folder {
             None => (temporary::name_for(path.name()), OFlags::EXCL),
         };
         let flags = OFlags::WRONLY | OFlags::CREATE | is_new | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&folder, bytes_of(&name), flags, Mode::from_raw_mode(0o666)).map_err(failed)?;
+        let file =
+            rustix::fs::openat(&folder, wire_name_of(&name), flags, Mode::from_raw_mode(0o666)).map_err(failed)?;
         let mut file = File::from(file);
         if let Some(resume) = &options.resume {
             file.set_len(resume.offset).map_err(|error| write_failed(path, error))?;
@@ -140,7 +141,7 @@ impl Folder {
         let failed = |error| failed("write", path, error);
         let Some(parent) = self.parent(path) else { return Err(is_a_folder("write", path)) };
         let name = temporary::name_for_key(path.name(), key);
-        match parent.and_then(|parent| rustix::fs::statat(parent, bytes_of(&name), AtFlags::SYMLINK_NOFOLLOW)) {
+        match parent.and_then(|parent| rustix::fs::statat(parent, wire_name_of(&name), AtFlags::SYMLINK_NOFOLLOW)) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
                 Ok(stat.st_size.max(0) as u64)
             }
@@ -156,7 +157,7 @@ impl Folder {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = rustix::fs::openat(
             parent.map_err(failed)?,
-            bytes_of(path.name()),
+            wire_name_of(path.name()),
             flags | OFlags::CLOEXEC,
             Mode::from_raw_mode(0o666),
         )
@@ -176,10 +177,13 @@ impl Folder {
                 let root = self.open(path, READ | OFlags::DIRECTORY).map_err(failed)?;
                 rustix::fs::futimens(root, &times).map_err(failed)
             }
-            Some(parent) => {
-                rustix::fs::utimensat(parent.map_err(failed)?, bytes_of(path.name()), &times, AtFlags::SYMLINK_NOFOLLOW)
-                    .map_err(failed)
-            }
+            Some(parent) => rustix::fs::utimensat(
+                parent.map_err(failed)?,
+                wire_name_of(path.name()),
+                &times,
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .map_err(failed),
         }
     }
 
@@ -191,7 +195,7 @@ impl Folder {
             return Err(Error::new(ErrorKind::Invalid, "cannot delete the folder of the connection itself"));
         };
         let parent = parent.map_err(failed)?;
-        let name = bytes_of(path.name());
+        let name = wire_name_of(path.name());
         if kind_in(&parent, path.name()).map_err(failed)? != FileType::Directory {
             return rustix::fs::unlinkat(parent, name, AtFlags::empty()).map_err(failed);
         }
@@ -209,7 +213,7 @@ impl Folder {
             FileType::Directory => AtFlags::REMOVEDIR,
             _ => AtFlags::empty(),
         };
-        rustix::fs::unlinkat(parent, bytes_of(path.name()), flags).map_err(failed)
+        rustix::fs::unlinkat(parent, wire_name_of(path.name()), flags).map_err(failed)
     }
 
     pub(super) fn rename(&self, source: &RemotePath, target: &RemotePath, if_exists: IfExists) -> Result<(), Error> {
@@ -233,7 +237,7 @@ impl Folder {
         }
         let renamed = match if_exists {
             IfExists::Fail => rename_to_free_name(&from, source.name(), &to, target.name()),
-            _ => rustix::fs::renameat(&from, bytes_of(source.name()), &to, bytes_of(target.name())),
+            _ => rustix::fs::renameat(&from, wire_name_of(source.name()), &to, wire_name_of(target.name())),
         };
         match renamed {
             Err(Errno::XDEV) => Err(Error::new(
@@ -254,7 +258,7 @@ impl Folder {
             None => Err(exists("make folder", path)),
             Some(parent) => {
                 let mode = Mode::from_raw_mode(0o777);
-                rustix::fs::mkdirat(parent.map_err(failed)?, bytes_of(path.name()), mode).map_err(failed)
+                rustix::fs::mkdirat(parent.map_err(failed)?, wire_name_of(path.name()), mode).map_err(failed)
             }
         }
     }
@@ -290,7 +294,7 @@ impl Folder {
 }
 
 fn open_beneath(root: &OwnedFd, path: &RemotePath, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let relative = if path.is_root() { b".".to_vec() } else { bytes_of(&path.as_str()[1..]) };
+    let relative = if path.is_root() { b".".to_vec() } else { wire_name_of(&path.as_str()[1..]) };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let mut result = Err(Errno::AGAIN);
     for _ in 0..RESOLVE_TRIES {
@@ -311,7 +315,7 @@ fn open_without_links(root: OwnedFd, path: &RemotePath, flags: OFlags) -> Result
     }
     while let Some(name) = components.next() {
         let flags = if components.peek().is_some() { ANCHOR } else { flags };
-        current = match rustix::fs::openat(&current, bytes_of(name), flags | OFlags::NOFOLLOW, Mode::empty()) {
+        current = match rustix::fs::openat(&current, wire_name_of(name), flags | OFlags::NOFOLLOW, Mode::empty()) {
             // With O_DIRECTORY a link is reported as no directory.
             Err(Errno::NOTDIR) if kind_in(&current, name) == Ok(FileType::Symlink) => return Err(Errno::LOOP),
             other => other?,
@@ -366,7 +370,7 @@ impl Listing {
             if name == c"." || name == c".." {
                 continue;
             }
-            let Ok(path) = self.path.join(&text_of(name.to_bytes())) else {
+            let Ok(path) = self.path.join(&name_of(name.to_bytes())) else {
                 tracing::warn!(folder = %self.path, ?name, "left an entry out of a listing: its name is not a valid path");
                 continue;
             };
@@ -443,8 +447,13 @@ impl Temporary {
         let failed = |error| failed("write", target, error);
         match if_exists {
             IfExists::Replace => {
-                rustix::fs::renameat(&self.folder, bytes_of(&leftover.name), &self.folder, bytes_of(target.name()))
-                    .map_err(failed)?;
+                rustix::fs::renameat(
+                    &self.folder,
+                    wire_name_of(&leftover.name),
+                    &self.folder,
+                    wire_name_of(target.name()),
+                )
+                .map_err(failed)?;
                 Ok(target.clone())
             }
             IfExists::Fail => match self.rename_to_free(leftover, target.name()) {
@@ -499,7 +508,7 @@ impl Drop for Leftover {
         if self.name.is_empty() || self.is_kept {
             return;
         }
-        if let Err(error) = rustix::fs::unlinkat(&self.folder, bytes_of(&self.name), AtFlags::empty()) {
+        if let Err(error) = rustix::fs::unlinkat(&self.folder, wire_name_of(&self.name), AtFlags::empty()) {
             tracing::warn!(name = self.name, %error, "a temporary file could not be removed");
         }
     }
@@ -507,7 +516,7 @@ impl Drop for Leftover {
 
 /// Renames, `EXIST` when the new name is taken, in one step where the file system can.
 fn rename_to_free_name(from: &OwnedFd, source: &str, to: &OwnedFd, target: &str) -> Result<(), Errno> {
-    let (old, new) = (bytes_of(source), bytes_of(target));
+    let (old, new) = (wire_name_of(source), wire_name_of(target));
     match rustix::fs::renameat_with(from, &*old, to, &*new, RenameFlags::NOREPLACE) {
         // File systems without the flag, such as NFS: a hard link never replaces anything either.
         Err(Errno::INVAL | Errno::NOSYS) if kind_in(from, source) != Ok(FileType::Directory) => {
@@ -519,7 +528,7 @@ fn rename_to_free_name(from: &OwnedFd, source: &str, to: &OwnedFd, target: &str)
 }
 
 fn kind_in(folder: &OwnedFd, name: &str) -> Result<FileType, Errno> {
-    let stat = rustix::fs::statat(folder, bytes_of(name), AtFlags::SYMLINK_NOFOLLOW)?;
+    let stat = rustix::fs::statat(folder, wire_name_of(name), AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(FileType::from_raw_mode(stat.st_mode))
 }
 
@@ -621,7 +630,7 @@ mod tests {
         symlink("a", above.path().join("inside/within")).unwrap();
         symlink("..", above.path().join("inside/out")).unwrap();
         symlink("../secret", above.path().join("inside/secret")).unwrap();
-        let folder = Folder::new(&above.path().join("inside")).unwrap();
+        let folder = Folder::new(&above.path().join("inside"), Vec::new()).unwrap();
         folder.has_openat2.store(false, Ordering::Relaxed);
         (above, folder)
     }
@@ -659,7 +668,7 @@ mod tests {
     #[test]
     fn a_temporary_file_that_is_given_up_is_removed_without_a_runtime_too() {
         let above = tempfile::tempdir().unwrap();
-        let folder = Folder::new(above.path()).unwrap();
+        let folder = Folder::new(above.path(), Vec::new()).unwrap();
         let mut temporary = folder.create(&path("/file"), &WriteOptions::new(IfExists::Fail)).unwrap();
         temporary.append(&[Bytes::from_static(b"half")]).unwrap();
         assert_eq!(fs::read_dir(above.path()).unwrap().count(), 1);
@@ -670,7 +679,7 @@ mod tests {
     #[test]
     fn a_name_that_was_taken_meanwhile_is_not_replaced() {
         let above = tempfile::tempdir().unwrap();
-        let folder = Folder::new(above.path()).unwrap();
+        let folder = Folder::new(above.path(), Vec::new()).unwrap();
         let first = folder.create(&path("/file"), &WriteOptions::new(IfExists::Fail)).unwrap();
         let second = folder.create(&path("/file"), &WriteOptions::new(IfExists::Rename)).unwrap();
         fs::write(above.path().join("file"), "mine").unwrap();

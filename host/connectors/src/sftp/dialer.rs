@@ -126,7 +126,9 @@ impl Dialer {
     async fn open(&self, socket: TcpStream, at: &mut Stage) -> Result<(Tree, client::Handle<Verifier>, Facts), Error> {
         let config = Arc::clone(&self.config);
         let settings = tokio::task::spawn_blocking(move || ssh::settings(&config)).await;
-        let settings = settings.map_err(|error| self.broken(at.what, error).at(at.step))??;
+        let settings = settings.map_err(|error| self.broken(at.what, error).at(at.step))?;
+        // What can fail there is reading the known hosts.
+        let settings = settings.map_err(|error| error.at(Step::HostKey))?;
         let heard = Arc::new(Heard::default());
         let verifier = Verifier::new(&self.config, &heard);
         let connection = client::connect_stream(Arc::new(settings), socket, verifier).await;
@@ -156,11 +158,10 @@ impl Dialer {
         let client = match Client::begin(channel, self.read_timeout, server).await {
             Ok(client) => client,
             Err(Failure::Late) => return Err(self.late(at.what)),
+            Err(Failure::Broken(error)) => return Err(self.broken(at.what, error)),
             Err(failure) => {
-                return Err(Error::new(
-                    ErrorKind::Unavailable,
-                    format!("the server {} does not begin to speak SFTP: {failure:?}", self.server()),
-                ));
+                let message = format!("the server {} does not begin to speak SFTP: {failure:?}", self.server());
+                return Err(Error::new(ErrorKind::Unavailable, message));
             }
         };
         let agreed = heard.agreed().cloned().ok_or_else(|| {

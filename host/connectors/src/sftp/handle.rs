@@ -215,7 +215,7 @@ impl Handle {
     /// Sets the times of the last access and the last change, to the second; what is not given stays.
     ///
     /// # Errors
-    /// `NotFound`; `Denied`.
+    /// `NotFound`; `Denied`; `Invalid` for a time before 1970 or after 2106-02-07.
     pub async fn set_times(
         &self,
         path: &RemotePath,

@@ -230,8 +230,15 @@ fn store(file: &Path, name: &str, shown: &Shown<'_>) -> Result<(), Error> {
             }
             text.push_str(&line);
             let file_name = file.file_name().and_then(|name| name.to_str()).unwrap_or("known_hosts");
+            // A link stays, and so do the permissions.
+            let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
             let temporary = file.with_file_name(crate::temporary::name_for(file_name));
-            let written = write_new(&temporary, &text).and_then(|()| fs::rename(&temporary, file));
+            let written = write_new(&temporary, &text).and_then(|()| {
+                if let Ok(before) = fs::metadata(&file) {
+                    fs::set_permissions(&temporary, before.permissions())?;
+                }
+                fs::rename(&temporary, &file)
+            });
             if written.is_err() {
                 // What cannot be written may not be there either.
                 let _removed = fs::remove_file(&temporary);

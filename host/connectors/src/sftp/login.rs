@@ -124,11 +124,9 @@ async fn try_ways(
         AuthResult::Failure { remaining_methods, .. } => remaining_methods,
     };
     let at_first = told(&offered);
-    for way in ways {
-        if !offered.contains(&way.method()) {
-            tried.push(format!("{}: the server does not offer {}", way.name(), name(way.method())));
-            continue;
-        }
+    let mut left: Vec<&Login> = ways.iter().collect();
+    while let Some(index) = left.iter().position(|way| offered.contains(&way.method())) {
+        let way = left.remove(index);
         match attempt(connection, user, way).await {
             Ok(AuthResult::Success) => return Ok(Verdict::Accepted(way.name())),
             Ok(AuthResult::Failure { remaining_methods, partial_success }) => {
@@ -145,6 +143,7 @@ async fn try_ways(
             Err(Attempt::Broken(error)) => return Err(error),
         }
     }
+    tried.extend(left.iter().map(|way| format!("{}: the server does not offer {}", way.name(), name(way.method()))));
     Ok(Verdict::Refused { offered: at_first })
 }
 
@@ -262,8 +261,9 @@ async fn hashes(connection: &Connection, algorithm: &Algorithm) -> Result<Vec<Op
 }
 
 async fn by_agent(connection: &mut Connection, user: &str, socket: Option<&Path>) -> Result<AuthResult, Attempt> {
+    let named = socket.map_or_else(|| "of SSH_AUTH_SOCK".to_owned(), |socket| format!("at {}", socket.display()));
     let unusable =
-        |error: russh::keys::Error| Attempt::Impossible(format!("the agent cannot be used: {}", chain(&error)));
+        |error: russh::keys::Error| Attempt::Impossible(format!("the agent {named} cannot be used: {}", chain(&error)));
     let agent = match socket {
         Some(socket) => AgentClient::connect_uds(socket).await,
         None => AgentClient::connect_env().await,

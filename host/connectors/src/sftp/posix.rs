@@ -14,7 +14,7 @@ use super::tree::{self, Tree, entry_kind, is_a_folder, not_there, wire_path};
 use super::wire::{Attributes, Fields, Name, kind, open, status};
 use crate::backend::{Checksum, ChecksumAlgorithm, Entry, EntryKind, hexadecimal};
 use crate::error::{Error, ErrorKind};
-use crate::path::{RemotePath, bytes_of, text_of};
+use crate::path::{RemotePath, bytes_of, name_of, text_of};
 
 const STATVFS: &str = "statvfs@openssh.com";
 const HARDLINK: &str = "hardlink@openssh.com";
@@ -140,9 +140,13 @@ pub(super) fn time(seconds: u32) -> Option<SystemTime> {
 }
 
 /// Seconds since 1970 as the protocol has them: to 2106, and not before.
-pub(super) fn seconds(time: SystemTime) -> u32 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    u32::try_from(since).unwrap_or(u32::MAX)
+pub(super) fn seconds(time: SystemTime) -> Option<u32> {
+    u32::try_from(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()).ok()
+}
+
+fn seconds_to_set(time: SystemTime) -> Result<u32, Error> {
+    let message = "SFTP has no times before 1970 or after 2106-02-07";
+    seconds(time).ok_or_else(|| Error::new(ErrorKind::Invalid, message))
 }
 
 impl Tree {
@@ -255,7 +259,7 @@ impl Tree {
             Error::new(
                 ErrorKind::Invalid,
                 format!(
-                    "the SFTP server {} does not tell the number of the {what} {name:?}: give it",
+                    "the SFTP server {} does not tell the number of the {what} {name:?}: give the number instead of the name",
                     self.client.server()
                 ),
             )
@@ -412,9 +416,12 @@ impl Tree {
         modified: Option<SystemTime>,
     ) -> Result<(), Error> {
         let found = self.look_through(path).await?.ok_or_else(|| not_there("set the times of", path))?;
-        let now = seconds(SystemTime::now());
+        let now = seconds(SystemTime::now()).unwrap_or(u32::MAX);
         let (accessed_before, modified_before) = found.times.unwrap_or((now, now));
-        let times = (accessed.map_or(accessed_before, seconds), modified.map_or(modified_before, seconds));
+        let times = (
+            accessed.map(seconds_to_set).transpose()?.unwrap_or(accessed_before),
+            modified.map(seconds_to_set).transpose()?.unwrap_or(modified_before),
+        );
         self.set("set the times of", path, &Attributes { times: Some(times), ..Attributes::default() }, true).await
     }
 
@@ -602,7 +609,7 @@ fn info_of(folder: &RemotePath, name: &Name) -> Option<Info> {
     if tree::is_self_or_parent(name) {
         return None;
     }
-    match folder.join(&text_of(&name.name)) {
+    match folder.join(&name_of(&name.name)) {
         Ok(path) => Some(Info::new(path, &name.attributes)),
         Err(_) => {
             tracing::warn!(%folder, name = super::wire::printable(&name.name), "a name is left out of a listing");

@@ -3,6 +3,7 @@
 //!
 //! An option that is not supported is an error that names it, and none that runs a command is. Opens nothing.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,9 +12,26 @@ use super::host_key::matches;
 use super::{AddressFamily, Algorithms, Purpose};
 use crate::error::{Error, ErrorKind};
 
+/// Of `ConnectTimeout`: what `connect-timeout` takes. Without a limit (0) an operation could wait for ever.
+const CONNECT_SECONDS: RangeInclusive<u64> = 1..=300;
+
+/// Of `ServerAliveInterval`: shorter ones fill the line, longer ones come after firewalls have forgotten it.
+const KEEPALIVE_SECONDS: RangeInclusive<u64> = 2..=3600;
+
 /// Options that make `ssh` run a program.
 const COMMANDS: [&str; 6] =
     ["proxycommand", "localcommand", "permitlocalcommand", "knownhostscommand", "remotecommand", "proxyjump"];
+
+/// Which agent is asked for keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Agent {
+    /// The one that the environment of the host names (`SSH_AUTH_SOCK`).
+    Environment,
+    /// The one with this socket.
+    Socket(PathBuf),
+    /// None.
+    None,
+}
 
 /// What was found for one server. Of each option the first value counts, as with `ssh`; files of identities add up.
 #[derive(Debug, Clone, Default)]
@@ -26,8 +44,8 @@ pub struct SshOptions {
     pub user: Option<String>,
     /// `IdentityFile`: private keys, in order.
     pub identity_files: Vec<PathBuf>,
-    /// `IdentityAgent`; `None` in the inside for `none`.
-    pub agent: Option<Option<PathBuf>>,
+    /// `IdentityAgent`.
+    pub agent: Option<Agent>,
     /// `UserKnownHostsFile`.
     pub known_hosts_file: Option<PathBuf>,
     /// `StrictHostKeyChecking`: whether a new server is accepted.
@@ -119,21 +137,17 @@ impl SshOptions {
             return if is_off { Ok(()) } else { Err(runs_a_command(keyword)) };
         }
         let Some(value) = arguments.first() else { return Err(invalid(format!("{keyword} has no value"))) };
-        let many = matches!(keyword, "userknownhostsfile" | "globalknownhostsfile");
-        if arguments.len() > 1 && !many {
-            return Err(invalid(format!("{keyword} takes one value")));
-        }
         match keyword {
             "hostname" => first(&mut self.host, value.replace("%h", context.host)),
             "port" => first(&mut self.port, number(keyword, value)?),
             "user" => first(&mut self.user, value.clone()),
             "identityfile" if value.eq_ignore_ascii_case("none") => {}
             "identityfile" => self.identity_files.push(self.file(value, context)?),
-            "identityagent" if value.eq_ignore_ascii_case("none") => first(&mut self.agent, None),
-            "identityagent" if value == "SSH_AUTH_SOCK" => {}
+            "identityagent" if value.eq_ignore_ascii_case("none") => first(&mut self.agent, Agent::None),
+            "identityagent" if value == "SSH_AUTH_SOCK" => first(&mut self.agent, Agent::Environment),
             "identityagent" => {
                 let socket = self.file(value, context)?;
-                first(&mut self.agent, Some(socket));
+                first(&mut self.agent, Agent::Socket(socket));
             }
             "userknownhostsfile" => {
                 if arguments.len() > 1 {
@@ -172,15 +186,21 @@ impl SshOptions {
                 };
                 first(&mut self.address_family, family);
             }
-            "connecttimeout" => first(&mut self.connect_timeout, Duration::from_secs(number(keyword, value)?)),
-            "serveraliveinterval" => first(&mut self.keepalive, Duration::from_secs(number(keyword, value)?)),
+            "connecttimeout" => {
+                first(&mut self.connect_timeout, seconds(keyword, value, CONNECT_SECONDS)?);
+            }
+            "serveraliveinterval" if value == "0" => first(&mut self.keepalive, Duration::ZERO),
+            "serveraliveinterval" => first(&mut self.keepalive, seconds(keyword, value, KEEPALIVE_SECONDS)?),
             "loglevel" => first(&mut self.log_level, LogLevel::parse(value)?),
             // The host does so in any case: it asks nobody, and tries the keys that it was given.
             "batchmode" | "identitiesonly" => drop(flag(keyword, value)?),
             "tcpkeepalive" if flag(keyword, value)? => {}
             _ => return Err(unsupported(keyword)),
         }
-        Ok(())
+        match arguments.len() > 1 && !matches!(keyword, "userknownhostsfile" | "globalknownhostsfile") {
+            true => Err(invalid(format!("{keyword} takes one value"))),
+            false => Ok(()),
+        }
     }
 
     fn switch(&mut self, keyword: &str, value: &str, method: &'static str) -> Result<(), Error> {
@@ -239,6 +259,15 @@ fn flag(keyword: &str, value: &str) -> Result<bool, Error> {
         "no" | "false" => Ok(false),
         _ => Err(invalid(format!("{keyword} is yes or no, not {value:?}"))),
     }
+}
+
+fn seconds(keyword: &str, value: &str, limits: RangeInclusive<u64>) -> Result<Duration, Error> {
+    let seconds = number(keyword, value)?;
+    if !limits.contains(&seconds) {
+        let (least, most) = limits.into_inner();
+        return Err(invalid(format!("{keyword} is from {least} to {most} seconds, not {value}")));
+    }
+    Ok(Duration::from_secs(seconds))
 }
 
 fn number<T: std::str::FromStr>(keyword: &str, value: &str) -> Result<T, Error> {
@@ -399,6 +428,10 @@ mod tests {
             ("Ciphers=+rot13", ErrorKind::Invalid, "rot13"),
             ("Port=x", ErrorKind::Invalid, "port"),
             ("Port", ErrorKind::Invalid, "port"),
+            ("Port 1 2", ErrorKind::Invalid, "port takes one value"),
+            ("SendEnv LANG LC_*", ErrorKind::Unsupported, "sendenv"),
+            ("ConnectTimeout=0", ErrorKind::Invalid, "from 1 to 300 seconds"),
+            ("ServerAliveInterval=1", ErrorKind::Invalid, "from 2 to 3600 seconds"),
         ] {
             let error = read("", &[option]).unwrap_err();
             assert_eq!(error.kind(), kind, "{error}");

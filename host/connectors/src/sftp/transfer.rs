@@ -528,10 +528,10 @@ impl Tree {
 
 /// What a file keeps of its source, if anything.
 fn kept(modified: Option<SystemTime>, mode: Option<u32>) -> Option<Attributes> {
-    if modified.is_none() && mode.is_none() {
+    let times = modified.and_then(super::posix::seconds).map(|modified| (modified, modified));
+    if times.is_none() && mode.is_none() {
         return None;
     }
-    let times = modified.map(super::posix::seconds).map(|modified| (modified, modified));
     Some(Attributes { times, mode: mode.map(|mode| mode & PERMISSIONS), ..Attributes::default() })
 }
 

@@ -15,7 +15,7 @@ use super::client::{Client, Failure, Ticket};
 use super::wire::{Attributes, Name, kind};
 use crate::backend::{Entry, EntryKind, IfExists, PERMISSIONS};
 use crate::error::{Error, ErrorKind};
-use crate::path::{RemotePath, bytes_of, text_of};
+use crate::path::{RemotePath, name_of, text_of, wire_name_of};
 
 /// Renames onto a file that exists, at once (PROTOCOL of OpenSSH, section 4.3).
 pub(super) const POSIX_RENAME: &str = "posix-rename@openssh.com";
@@ -58,7 +58,7 @@ pub(super) struct NotReplaced {
 
 /// A path as it goes over the wire.
 pub(super) fn wire_path(path: &RemotePath) -> Bytes {
-    bytes_of(path.as_str()).into()
+    wire_name_of(path.as_str()).into()
 }
 
 impl Tree {
@@ -108,7 +108,7 @@ impl Tree {
 
     /// The folder after the login, as seen from outside; `None` when it is nothing that a path can hold.
     pub(super) fn login_folder(&self) -> Option<RemotePath> {
-        RemotePath::parse(&text_of(&self.client.login_folder)).ok()
+        RemotePath::parse(&name_of(&self.client.login_folder)).ok()
     }
 
     /// A request with a path and nothing else.
@@ -193,13 +193,13 @@ impl Tree {
     /// What the server says is the real name of a path, as seen from outside.
     pub(super) async fn below_the_root(&mut self, real: &Bytes, path: &RemotePath) -> Result<RemotePath, Error> {
         if self.root.is_root() {
-            return RemotePath::parse(&text_of(real));
+            return RemotePath::parse(&name_of(real));
         }
         let root = self.root.clone();
         self.confine(&root).await?;
         self.confine(path).await?;
         match self.below_border(&root, real) {
-            Some(rest) => Ok(RemotePath::parse(&text_of(rest))?.below(&root)),
+            Some(rest) => Ok(RemotePath::parse(&name_of(rest))?.below(&root)),
             None => Err(self.leads_out(path)),
         }
     }
@@ -506,7 +506,7 @@ pub(super) fn entry_of(folder: &RemotePath, name: &Name, left_out: &mut usize) -
     if is_self_or_parent(name) {
         return None;
     }
-    let path = folder.join(&text_of(&name.name)).ok();
+    let path = folder.join(&name_of(&name.name)).ok();
     if path.is_none() {
         *left_out += 1;
         if *left_out <= LEFT_OUT_TOLD_MAX {

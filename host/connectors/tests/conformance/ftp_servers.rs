@@ -109,6 +109,22 @@ async fn a_listing_that_the_server_cuts_short_is_an_error() {
 }
 
 #[tokio::test]
+async fn the_root_is_looked_for_by_a_ping_and_not_told_to_those_inside() {
+    for software in SOFTWARE {
+        let (server, _remote) = partner(software, &[]).await;
+        let rooted = |root: &str| {
+            let common = Common { retries: 0, root: path(root), ..Common::default() };
+            Remote::new("partner", common, Config::Ftp(server.config()), &loopback()).unwrap()
+        };
+        rooted("/wharf").ping().await.unwrap();
+        let missing = rooted("/nope").ping().await.map(drop);
+        fails(missing, ErrorKind::NotFound, &["/nope"]);
+        let Err(error) = rooted("/wharf").read(&path("/gone"), ByteRange::ALL).await else { panic!("it is read") };
+        assert!(error.to_string().contains("/gone") && !error.to_string().contains("/wharf"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn content_is_appended() {
     for software in SOFTWARE {
         let (_server, remote) = partner(software, &[]).await;

@@ -131,6 +131,30 @@ async fn a_new_server_is_remembered_where_that_is_allowed() {
     rooted(sftp::Config { host_keys: strict, ..config }, Path::new("/")).ping().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_known_hosts_stays_what_it_is_when_a_server_is_added() {
+    let server = Openssh::start(&[]);
+    let (file, link) = (server.known_hosts().with_file_name("real"), server.known_hosts().with_file_name("link"));
+    std::fs::write(&file, "other.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("real", &link).unwrap();
+    let host_keys =
+        sftp::HostKeys { known_hosts_file: Some(link.clone()), accept_new: true, ..sftp::HostKeys::default() };
+    rooted(sftp::Config { host_keys, ..server.config() }, Path::new("/")).ping().await.unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 2);
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_known_hosts_that_is_missing_is_a_matter_of_the_host_key() {
+    let server = Openssh::start(&[]);
+    let known_hosts_file = Some(server.known_hosts().with_file_name("missing"));
+    let host_keys = sftp::HostKeys { known_hosts_file, ..sftp::HostKeys::default() };
+    let (step, message) = step_of(sftp::Config { host_keys, ..server.config() }).await;
+    assert_eq!(step, Some(Step::HostKey), "{message}");
+}
+
 // ---- Who logs in ---------------------------------------------------------------------------------------------------
 
 fn key_pair(folder: &Path, options: &[&str]) -> (String, String) {
@@ -239,8 +263,12 @@ async fn a_server_that_wants_a_key_and_a_password_gets_both() {
     let server = Openssh::start(&["AuthenticationMethods publickey,password"]);
     let key = std::fs::read_to_string(server.known_hosts().with_file_name("user_key")).unwrap();
     let key = sftp::Login::PrivateKey { key: SecretString::from(key), passphrase: None };
-    let login = vec![key, sftp::Login::Password(SecretString::from("secret"))];
-    rooted(sftp::Config { login, ..server.config() }, Path::new("/")).ping().await.unwrap();
+    let mut login = vec![key, sftp::Login::Password(SecretString::from("secret"))];
+    for _ in 0..2 {
+        rooted(sftp::Config { login: login.clone(), ..server.config() }, Path::new("/")).ping().await.unwrap();
+        // In the order in which the server does not want them.
+        login.reverse();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -364,11 +392,18 @@ async fn another_server_than_openssh_is_served_and_tells_checksums() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_is_not_utf_8_is_listed_read_and_deleted() {
+async fn a_name_that_no_path_could_hold_is_listed_read_and_deleted() {
     let server = Openssh::start(&[]);
-    let name = std::ffi::OsStr::from_bytes(b"caf\xe9 \xff.txt");
+    for name in [&b"caf\xe9 \xff.txt"[..], b"back\\slash", b"two\nlines", b"\x7f\x01", b"control\xc2\x85"] {
+        is_listed_read_and_deleted(&server, std::ffi::OsStr::from_bytes(name)).await;
+    }
+    std::fs::write(server.home().join("up\\..\\x"), "x").unwrap();
+    assert_eq!(connection(&server).list(&RemotePath::root()).await.unwrap().len(), 0, "it may lead up on Windows");
+}
+
+async fn is_listed_read_and_deleted(server: &Openssh, name: &std::ffi::OsStr) {
     std::fs::write(server.home().join(name), "x").unwrap();
-    let remote = connection(&server);
+    let remote = connection(server);
     let entries = remote.list(&RemotePath::root()).await.unwrap();
     assert_eq!(entries.len(), 1);
     assert_eq!(text(&remote, entries[0].path.as_str()).await, "x");
@@ -443,6 +478,21 @@ async fn a_link_that_leads_out_of_a_folder_is_not_followed_by_those_who_are_conf
     let options = WriteOptions { parents: true, ..WriteOptions::new(IfExists::Fail) };
     confined.write_with(&path("/new/folder/file"), Content::from_bytes("x"), &options).await.unwrap();
     assert_eq!(text(&confined, "/new/folder/file").await, "x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_the_protocol_does_not_have_is_refused_and_paths_are_told_from_inside() {
+    let server = Openssh::start(&[]);
+    std::fs::write(server.home().join("file"), "x").unwrap();
+    let remote = connection(&server);
+    for seconds in [5_000_000_000, 4_294_967_296] {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert!(fails(remote.set_modified(&path("/file"), time).await, ErrorKind::Invalid).contains("2106"));
+    }
+    let message = fails(remote.read(&path("/missing"), ByteRange::ALL).await, ErrorKind::NotFound);
+    assert!(message.contains("/missing") && !message.contains(server.home().to_str().unwrap()), "{message}");
+    let missing = rooted(server.config(), &server.home().join("no-folder"));
+    assert_eq!(missing.ping().await.unwrap_err().step(), Some(Step::Command));
 }
 
 #[tokio::test(flavor = "multi_thread")]

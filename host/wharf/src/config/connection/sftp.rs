@@ -2,11 +2,12 @@
 //!
 //! What is written here goes before `ssh-options`, and those before the file `ssh-config`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use toml::de::DeValue;
+use wharf_connectors::sftp::Agent;
 use wharf_connectors::{Common, sftp};
 
 use super::ftp::host;
@@ -32,14 +33,6 @@ const WAYS: [&str; 4] = ["private-key", "agent", "password", "keyboard-interacti
 
 /// Shorter ones fill the line, longer ones come after firewalls have forgotten it.
 const KEEPALIVE: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(60 * 60);
-
-/// Which agent is asked.
-enum Agent {
-    /// The one that the environment names.
-    Environment,
-    Socket(PathBuf),
-    None,
-}
 
 pub(super) fn read(section: &mut Section<'_>, common: &mut Common) -> Option<sftp::Config> {
     let written_host = section.required("host", "the name or the address of the server", host);
@@ -98,10 +91,7 @@ fn login(section: &mut Section<'_>, ssh: &sftp::SshOptions) -> Option<Vec<sftp::
     for file in &ssh.identity_files {
         keys.extend(identity(section, file));
     }
-    let agent = section.read("agent", agent).unwrap_or(match &ssh.agent {
-        Some(Some(socket)) => Agent::Socket(socket.clone()),
-        _ => Agent::None,
-    });
+    let agent = section.read("agent", agent).or(ssh.agent.clone()).unwrap_or(Agent::None);
     let agent = match agent {
         Agent::Environment => Some(None),
         Agent::Socket(socket) => Some(Some(section.document().resolve(&socket))),
@@ -131,6 +121,13 @@ fn login(section: &mut Section<'_>, ssh: &sftp::SshOptions) -> Option<Vec<sftp::
             }
         }
         login.extend(ways);
+    }
+    if login.is_empty() && (password.is_some() || !keys.is_empty() || agent.is_some()) {
+        let key = if is_said { "auth" } else { "ssh-options" };
+        section.problem_at(
+            key,
+            "no way to log in is left: what is set here is switched off (password, private-key, agent)",
+        );
     }
     let has_any = ["password", "private-key", "agent"].into_iter().any(|key| section.has(key));
     if login.is_empty() && !has_any {

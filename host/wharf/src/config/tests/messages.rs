@@ -434,6 +434,20 @@ fn an_algorithm_that_there_is_not_is_named_with_those_that_there_are() {
 }
 
 #[test]
+fn a_connection_to_which_every_way_is_switched_off_is_a_mistake() {
+    let server = "[connections.a]\ntype = 'sftp'\nhost = 'h'\nuser = 'u'\npassword = { env = 'PARTNER_PASSWORD' }\n\
+                  host-keys = ['SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU']\n";
+    let left = "no way to log in is left: what is set here is switched off (password, private-key, agent)";
+    check(&[
+        (&format!("{server}auth = []"), &format!("wharf.toml:7: connections.a.auth: {left}")),
+        (
+            &format!("{server}ssh-options = ['PreferredAuthentications=publickey']"),
+            &format!("wharf.toml:7: connections.a.ssh-options: {left}"),
+        ),
+    ]);
+}
+
+#[test]
 fn a_connection_tells_what_it_lacks() {
     check(&[
         ("[connections.a]", "wharf.toml:1: connections.a.type: missing: one of local, ftp, sftp, dropbox, http"),
