@@ -160,20 +160,56 @@ fn place(server: &SftpServer) -> TempDir {
     folder
 }
 
+/// What a script came to: the exit code, the output, and what was said of errors.
+async fn batch(folder: &TempDir, script: impl AsRef<[u8]>, arguments: &[&str]) -> (Option<i32>, String, String) {
+    fs::write(folder.path().join("script"), script).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    command.args(["sftp", "partner", "-b", "script"]).args(arguments);
+    command.current_dir(folder.path()).stdin(Stdio::null()).kill_on_drop(true);
+    let ended = timeout(PATIENCE, command.output()).await.expect("it ends by itself").unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (ended.status.code(), text(ended.stdout), text(ended.stderr))
+}
+
 #[tokio::test]
 async fn the_command_runs_a_script_and_stops_where_it_fails() {
     let server = SftpServer::start();
     let folder = place(&server);
-    fs::write(folder.path().join("script"), "put local remote\n-rm missing\nls\nrm missing\nmkdir never\n").unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
-    command.args(["sftp", "partner", "-b", "script"]).current_dir(folder.path()).stdin(Stdio::null());
-    let ended = timeout(PATIENCE, command.kill_on_drop(true).output()).await.expect("it ends by itself").unwrap();
-    let (output, errors) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
-    assert_eq!(ended.status.code(), Some(1), "{output}{errors}");
+    let script = "put local remote\n-rm missing\nls\nrm missing\nmkdir never\n";
+    let (code, output, errors) = batch(&folder, script, &[]).await;
+    assert_eq!(code, Some(1), "{output}{errors}");
     assert!(output.contains("sftp> ls\nremote\nsftp> rm missing\n"), "{output}");
     assert_eq!(errors.matches("nothing is there").count(), 2, "{errors}");
     assert_eq!(fs::read_to_string(server.home().join("remote")).unwrap(), "up");
     assert!(!server.home().join("never").exists());
+}
+
+#[tokio::test]
+async fn the_command_may_use_all_of_this_machine() {
+    let server = SftpServer::start();
+    let (folder, elsewhere) = (place(&server), TempDir::new().unwrap());
+    fs::create_dir(elsewhere.path().join("folder")).unwrap();
+    fs::write(elsewhere.path().join("folder/file"), "file").unwrap();
+    fs::create_dir(folder.path().join("begin")).unwrap();
+    // An absolute link leads where it leads.
+    symlink(elsewhere.path().join("folder"), folder.path().join("link")).unwrap();
+    let there = elsewhere.path().display();
+    let script = format!(
+        "lpwd\nput {there}/folder/file\nget file {there}/got\nput ../local\nlcd {there}/folder\nlpwd\nget local\n\
+         get file ../above\nlcd\nput ../link/fi* linked\nget file ../link/linked\n"
+    );
+    let (code, output, errors) = batch(&folder, script, &["--local", "begin"]).await;
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{output}");
+    let begin = folder.path().join("begin").canonicalize().unwrap();
+    assert!(output.contains(&format!("Local working directory: {}\n", begin.display())), "{output}");
+    assert!(output.contains(&format!("Local working directory: {there}/folder\n")), "{output}");
+    for (at, content) in [("got", "file"), ("folder/local", "up"), ("above", "file"), ("folder/linked", "file")] {
+        assert_eq!(fs::read_to_string(elsewhere.path().join(at)).unwrap(), content, "{at}");
+    }
+    assert_eq!(fs::read_to_string(server.home().join("linked")).unwrap(), "file");
+    assert_eq!(fs::read_dir(begin).unwrap().count(), 0);
+    let (code, _, errors) = batch(&folder, "pwd", &["--local", "missing"]).await;
+    assert_eq!((code, errors.contains("cannot begin in missing")), (Some(1), true), "{errors}");
 }
 
 /// What is sent to a terminal when a line is no longer edited: what is pasted is then no longer marked as such.

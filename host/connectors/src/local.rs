@@ -32,7 +32,7 @@ const BATCH_BYTES: usize = 4 * CHUNK_BYTES;
 /// Settings of a local folder.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The folder; nothing outside of it can be reached, symbolic links included.
+    /// The folder; nothing outside of it can be reached, symbolic links included. With `/`, that is the whole machine.
     pub folder: PathBuf,
 }
 

@@ -148,7 +148,7 @@ const LOW_ESCAPES: std::ops::RangeInclusive<u32> = 0xEF00..=0xEF7F;
 
 /// A name on the wire as text: as it is where it is UTF-8; otherwise each offending byte becomes one character for
 /// private use. [`bytes_of`] is the inverse, so that every name that can be listed can be read and deleted, too.
-pub(crate) fn text_of(bytes: &[u8]) -> String {
+pub fn text_of(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     let escape = |text: &mut String, bytes: &[u8]| {
         text.extend(bytes.iter().filter_map(|byte| char::from_u32(BYTE_ESCAPES.start() - 0x80 + u32::from(*byte))));
@@ -218,7 +218,7 @@ pub(crate) fn has_escapes(text: &str) -> bool {
 }
 
 /// The bytes on the wire of what [`text_of`] made.
-pub(crate) fn bytes_of(text: &str) -> Vec<u8> {
+pub fn bytes_of(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     for character in text.chars() {
         match u32::from(character) {

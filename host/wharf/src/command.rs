@@ -12,6 +12,7 @@ mod sftp;
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
-use wharf_connectors::{Common, Config, Egress, Error, Remote, RemotePath, chain, local};
+use wharf_connectors::{Common, Config, Egress, Error, Remote, RemotePath, chain, local, text_of};
 
 use crate::config::{Configuration, ConfigurationError, Overrides};
 
@@ -217,9 +218,18 @@ fn machine(path: &Path) -> Result<(Remote, RemotePath), CommandError> {
         let Some(parent) = folder.parent() else { break };
         folder = parent;
     }
-    let rest = absolute.strip_prefix(folder).unwrap_or(Path::new("")).to_str();
-    let rest = rest.ok_or_else(|| failed(std::io::Error::other("its name is not UTF-8")))?;
-    Ok((machine_folder(folder)?, RemotePath::parse(rest)?))
+    let rest = absolute.strip_prefix(folder).unwrap_or(Path::new(""));
+    Ok((machine_folder(folder)?, RemotePath::parse(&text_of(rest.as_os_str().as_bytes()))?))
+}
+
+/// A folder of this machine as a path below `/`.
+fn folder_path(folder: &Path) -> Result<RemotePath, CommandError> {
+    let failed = |source| CommandError::Machine { what: format!("cannot begin in {}", folder.display()), source };
+    let real = folder.canonicalize().map_err(failed)?;
+    if !real.is_dir() {
+        return Err(failed(std::io::ErrorKind::NotADirectory.into()));
+    }
+    Ok(RemotePath::parse(&text_of(real.as_os_str().as_bytes()))?)
 }
 
 /// A folder of this machine as a connection.

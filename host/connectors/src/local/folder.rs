@@ -1,9 +1,10 @@
 //! The blocking operations of a local folder, confined to it by the kernel.
 //!
 //! Every path is opened below the folder with `openat2` and `RESOLVE_BENEATH`: a symbolic link may lead elsewhere
-//! within the folder, but one that leads out, or that is absolute, is refused. What changes names works on one
-//! component relative to its opened parent, so no rename of somebody else can redirect it. Knows no tokio, except
-//! that a temporary file given up on an async worker is removed on the blocking pool.
+//! within the folder, but one that leads out, or that is absolute, is refused. Nothing is outside of the folder `/`, so
+//! that there, where no other border is set, every link is followed. What changes names works on one component relative
+//! to its opened parent, so no rename of somebody else can redirect it. Knows no tokio, except that a temporary file
+//! given up on an async worker is removed on the blocking pool.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -277,6 +278,7 @@ impl Folder {
         let border = path.innermost(&self.borders).filter(|border| !border.is_root());
         match border.and_then(|border| Some((border, path.relative_to(border)?))) {
             Some((border, rest)) => self.open_below(self.open_below(root, border, ANCHOR)?, &rest, flags),
+            None if self.path == Path::new("/") => rustix::fs::openat(&root, relative(path), flags, Mode::empty()),
             None => self.open_below(root, path, flags),
         }
     }
@@ -293,8 +295,13 @@ impl Folder {
     }
 }
 
+/// A path as seen from the folder.
+fn relative(path: &RemotePath) -> Vec<u8> {
+    if path.is_root() { b".".to_vec() } else { wire_name_of(&path.as_str()[1..]) }
+}
+
 fn open_beneath(root: &OwnedFd, path: &RemotePath, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let relative = if path.is_root() { b".".to_vec() } else { wire_name_of(&path.as_str()[1..]) };
+    let relative = relative(path);
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let mut result = Err(Errno::AGAIN);
     for _ in 0..RESOLVE_TRIES {

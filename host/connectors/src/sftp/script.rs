@@ -85,6 +85,8 @@ pub struct Script {
 struct Local {
     remote: Remote,
     folder: RemotePath,
+    /// Where it begins, below `folder`, and `lcd` without a path leads.
+    first: RemotePath,
     /// Below `folder`.
     current: RemotePath,
 }
@@ -116,7 +118,8 @@ impl Output {
 
 impl Shell {
     pub(super) fn new(handle: Handle, local: Option<Remote>) -> Self {
-        let local = local.map(|remote| Local { remote, folder: RemotePath::root(), current: RemotePath::root() });
+        let root = RemotePath::root;
+        let local = local.map(|remote| Local { remote, folder: root(), first: root(), current: root() });
         Self { handle, local, current: None, is_over: false }
     }
 
@@ -125,6 +128,16 @@ impl Shell {
     pub fn with_local_folder(mut self, folder: &RemotePath) -> Self {
         if let Some(local) = &mut self.local {
             local.folder = folder.clone();
+        }
+        self
+    }
+
+    /// Lets the local side begin in a folder below the one that it is confined to.
+    #[must_use]
+    pub fn beginning_in(mut self, folder: &RemotePath) -> Self {
+        if let Some(local) = &mut self.local {
+            local.first = folder.clone();
+            local.current = folder.clone();
         }
         self
     }
@@ -446,7 +459,7 @@ impl Shell {
             None => local.current.clone(),
         };
         match command.as_str() {
-            "lcd" if word.is_none() => local.current = RemotePath::root(),
+            "lcd" if word.is_none() => local.current = local.first.clone(),
             "lcd" => {
                 if local.remote.stat(&local.on(&path)).await?.kind != EntryKind::Directory {
                     return Err(Error::new(ErrorKind::Conflict, format!("cannot go to {path}: it is not a folder")));

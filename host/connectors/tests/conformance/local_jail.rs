@@ -114,6 +114,29 @@ async fn a_link_within_the_folder_is_followed() {
 }
 
 #[tokio::test]
+async fn nothing_is_outside_of_the_whole_machine() {
+    let jail = Jail::new();
+    let config = Config::Local(local::Config { folder: "/".into() });
+    let machine = Remote::new("machine", Common::default(), config, &Arc::new(Egress::default())).unwrap();
+    symlink(jail.above.path().join("outside"), jail.inside("absolute")).unwrap();
+    let at = path(jail.inside("absolute/secret").to_str().unwrap());
+    let content = machine.read(&at, ByteRange::ALL).await.unwrap().collect(1000).await.unwrap();
+    assert_eq!(content, "secret");
+    machine.write(&at, Content::from_bytes("new"), IfExists::Replace).await.unwrap();
+    assert_eq!(fs::read_to_string(jail.above.path().join("outside/secret")).unwrap(), "new");
+
+    // A folder in it that links do not lead out of is one all the same.
+    let inside = path(jail.inside("").to_str().unwrap());
+    let common = Common { root: inside.clone(), ..Common::default() };
+    let config = Config::Local(local::Config { folder: "/".into() });
+    let rooted = Remote::new("rooted", common, config, &Arc::new(Egress::default())).unwrap();
+    for (remote, at) in [(rooted, path("/absolute/secret")), (machine.within(&[inside]), at)] {
+        let error = remote.read(&at, ByteRange::ALL).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_link_is_deleted_and_replaced_itself_never_what_it_leads_to() {
     let jail = Jail::new();
     for name in ["deleted", "replaced", "over"] {

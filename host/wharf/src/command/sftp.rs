@@ -1,7 +1,7 @@
 //! `wharf sftp`: the commands of sftp(1) on a connection, from a script or typed, with a history.
 
 use std::io::{BufRead, IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rustyline::DefaultEditor;
@@ -10,7 +10,7 @@ use serde_json::json;
 use wharf_connectors::sftp::{CommandResult, Shell};
 use wharf_connectors::{Error, ErrorKind, chain};
 
-use super::{CommandError, Outcome, Setting, machine_folder, operation_json, print};
+use super::{CommandError, Outcome, Setting, folder_path, machine_folder, operation_json, print};
 
 /// A script longer than this is none that a person wrote.
 const SCRIPT_BYTES_MAX: u64 = 1024 * 1024;
@@ -27,7 +27,7 @@ pub(crate) struct Sftp {
     /// Run the commands of this file, one on a line; `-` is standard input.
     #[arg(short, long, value_name = "SCRIPT")]
     batch: Option<PathBuf>,
-    /// The folder of this machine that `get` and `put` work in, and do not leave.
+    /// The folder of this machine that `get` and `put` begin in; `lcd` leads elsewhere.
     #[arg(long, value_name = "DIR", default_value = ".")]
     local: PathBuf,
     #[command(flatten)]
@@ -41,8 +41,9 @@ impl Sftp {
             let message = format!("connection {} is of type {}, not sftp", self.name, remote.kind());
             return Err(Error::new(ErrorKind::Invalid, message).into());
         };
-        let local = machine_folder(&self.local)?;
-        let mut shell = server.shell(Some(&local));
+        // The operator may use all of this machine.
+        let machine = machine_folder(Path::new("/"))?;
+        let mut shell = server.shell(Some(&machine)).beginning_in(&folder_path(&self.local)?);
         match &self.batch {
             Some(file) if file.as_os_str() == "-" => self.lines(&mut shell).await,
             Some(file) => {
