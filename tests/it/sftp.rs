@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::harness::{Answer, Host, PATIENCE, SftpServer};
+use crate::harness::{Answer, Host, PATIENCE, SftpServer, eventually};
 
 async fn start(server: &SftpServer, grant: &str) -> Host {
     let configuration = format!(
@@ -152,10 +154,15 @@ async fn every_operation_on_files_works_over_sftp() {
 
 /// A folder with a configuration of the connection `partner`, and a file `local` to send.
 fn place(server: &SftpServer) -> TempDir {
+    place_with(server, "")
+}
+
+/// The same with further settings of the connection.
+fn place_with(server: &SftpServer, settings: &str) -> TempDir {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("sftp-password"), "secret").unwrap();
     fs::write(folder.path().join("local"), "up").unwrap();
-    let configuration = format!("[host]\negress-allow = ['127.0.0.0/8']\n{}", server.connection("partner"));
+    let configuration = format!("[host]\negress-allow = ['127.0.0.0/8']\n{}{settings}", server.connection("partner"));
     fs::write(folder.path().join("wharf.toml"), configuration).unwrap();
     folder
 }
@@ -212,8 +219,44 @@ async fn the_command_may_use_all_of_this_machine() {
     assert_eq!((code, errors.contains("cannot begin in missing")), (Some(1), true), "{errors}");
 }
 
+/// A connection on which a large file takes longer than any test.
+const SLOW: &str = "bandwidth = '64KiB'\n";
+const LARGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The name of a file on its way, if there is one in a folder.
+fn file_on_its_way(folder: &Path) -> Option<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.into_iter().find(|name| name.ends_with(".part"))
+}
+
+#[tokio::test]
+async fn an_interrupted_script_leaves_nothing_behind() {
+    let server = SftpServer::start();
+    let folder = place_with(&server, SLOW);
+    fs::write(folder.path().join("up"), vec![7; LARGE_BYTES]).unwrap();
+    fs::write(server.home().join("down"), vec![7; LARGE_BYTES]).unwrap();
+    let cases = [("put up", Signal::INT, server.home()), ("get down", Signal::TERM, folder.path().to_owned())];
+    for (script, signal, target) in cases {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+        command.args(["sftp", "partner"]).current_dir(folder.path()).kill_on_drop(true);
+        let mut program = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        // Standard input stays open: there might be more to come.
+        program.stdin.as_mut().unwrap().write_all(format!("{script}\n").as_bytes()).await.unwrap();
+        eventually("a part of the file is there", async || file_on_its_way(&target)).await;
+        kill_process(Pid::from_raw(program.id().unwrap().cast_signed()).unwrap(), signal).unwrap();
+        let ended = timeout(PATIENCE, program.wait()).await.expect("it ends").unwrap();
+        assert_eq!(ended.code(), Some(130), "{script}");
+        assert_eq!(file_on_its_way(&target), None, "{script}");
+        assert!(!target.join(&script[4..]).exists(), "{script}");
+    }
+}
+
 /// What is sent to a terminal when a line is no longer edited: what is pasted is then no longer marked as such.
 const LINE_ENDS: &str = "\x1b[?2004l";
+
+const UP: &str = "\x1b[A";
+const CONTROL_C: &str = "\x03";
+const CONTROL_D: &str = "\x04";
 
 /// The command on a terminal.
 struct Terminal {
@@ -271,9 +314,6 @@ impl Terminal {
 
 #[tokio::test]
 async fn on_a_terminal_commands_are_typed_and_remembered() {
-    const UP: &str = "\x1b[A";
-    const CONTROL_C: &str = "\x03";
-    const CONTROL_D: &str = "\x04";
     let server = SftpServer::start();
     let folder = place(&server);
     let mut terminal = Terminal::open(&folder);
@@ -297,4 +337,27 @@ async fn on_a_terminal_commands_are_typed_and_remembered() {
     again.command(UP, "Remote working directory: /").await;
     again.types("exit\r").await;
     assert_eq!(again.ends().await, Some(0));
+}
+
+#[tokio::test]
+async fn on_a_terminal_a_command_is_interrupted_and_the_next_one_asked_for() {
+    let server = SftpServer::start();
+    let folder = place_with(&server, SLOW);
+    fs::write(folder.path().join("large"), vec![7; LARGE_BYTES]).unwrap();
+    let mut terminal = Terminal::open(&folder);
+    terminal.shows("sftp> ").await;
+    terminal.types("put large\r").await;
+    eventually("a part of the file is there", async || file_on_its_way(&server.home())).await;
+    terminal.types(CONTROL_C).await;
+    terminal.shows("wharf: interrupted").await;
+    terminal.shows("sftp> ").await;
+    let home = server.home();
+    eventually("nothing is left of it", async || file_on_its_way(&home).is_none().then_some(())).await;
+    terminal.command("pwd", "Remote working directory: /").await;
+    // What was typed is remembered however it ends.
+    terminal.program.kill().await.unwrap();
+    let mut again = Terminal::open(&folder);
+    again.shows("sftp> ").await;
+    again.command(UP, "Remote working directory: /").await;
+    assert!(!server.home().join("large").exists());
 }

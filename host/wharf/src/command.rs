@@ -16,10 +16,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use wharf_connectors::{Common, Config, Egress, Error, Remote, RemotePath, chain, local, text_of};
 
 use crate::config::{Configuration, ConfigurationError, Overrides};
@@ -247,6 +249,41 @@ fn print(document: &impl Serialize) -> Result<(), CommandError> {
 /// Prints a line for people.
 fn say(line: impl fmt::Display) -> Result<(), CommandError> {
     writeln!(std::io::stdout(), "{line}").map_err(unprinted)
+}
+
+/// How long an interrupted command waits for its temporary files to be removed.
+const CLEAN_UP: Duration = Duration::from_secs(2);
+
+/// How something ended.
+enum Ended<T> {
+    Done(T),
+    /// SIGINT or SIGTERM came first: it was dropped, and what it leaves is being removed.
+    Signalled(SignalKind),
+}
+
+/// Does something unless a signal says that it is no longer wanted.
+async fn until_signal<T>(work: impl Future<Output = T>) -> Result<Ended<T>, CommandError> {
+    let listen = |kind| {
+        signal(kind).map_err(|source| CommandError::Machine { what: "cannot listen for signals".to_owned(), source })
+    };
+    let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+    let (mut interrupted, mut terminated) = (listen(interrupt)?, listen(terminate)?);
+    Ok(tokio::select! {
+        done = work => Ended::Done(done),
+        _ = interrupted.recv() => Ended::Signalled(interrupt),
+        _ = terminated.recv() => Ended::Signalled(terminate),
+    })
+}
+
+/// Runs a command that a signal ends, and then waits for it to be cleaned up.
+async fn interruptible(work: impl Future<Output = Result<Outcome, CommandError>>) -> Result<Outcome, CommandError> {
+    match until_signal(work).await? {
+        Ended::Done(done) => done,
+        Ended::Signalled(_) => {
+            tokio::time::sleep(CLEAN_UP).await;
+            Ok(Outcome::Interrupted)
+        }
+    }
 }
 
 fn unprinted(source: std::io::Error) -> CommandError {

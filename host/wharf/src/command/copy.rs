@@ -7,19 +7,15 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 use wharf_connectors::{
     EntryKind, ErrorKind, FileResult, Filter, IfPresent, Outcome as FileOutcome, Progress, Transfer, TransferOptions,
     Verify, chain, transfer,
 };
 
-use super::{CommandError, Opened, Outcome, Place, Setting, is_terminal, operation_json, print, say};
+use super::{CommandError, Opened, Outcome, Place, Setting, interruptible, is_terminal, operation_json, print, say};
 
 /// How often a progress bar is drawn again: as often as the eye follows.
 const REDRAW: Duration = Duration::from_millis(100);
-
-/// How long an interrupted copy waits for its temporary files to be removed.
-const CLEAN_UP: Duration = Duration::from_secs(2);
 
 /// Copy files and folders between connections, and between a connection and this machine.
 ///
@@ -119,25 +115,22 @@ impl Copy {
             parallel: self.parallel.into(),
         };
         let transfer = transfer(&source.remote, &source.path, &target.remote, &target.path, options).await?;
-        self.follow(transfer).await
+        let bar = self.bar();
+        let outcome = interruptible(self.follow(transfer, &bar)).await;
+        bar.finish_and_clear();
+        outcome
     }
 
-    async fn follow(&self, mut transfer: Transfer) -> Result<Outcome, CommandError> {
+    async fn follow(&self, mut transfer: Transfer, bar: &ProgressBar) -> Result<Outcome, CommandError> {
         let started = Instant::now();
-        let bar = self.bar();
         let mut redraw = tokio::time::interval(REDRAW);
-        let unheard = |source| CommandError::Machine { what: "cannot listen for signals".to_owned(), source };
-        let mut interrupted = signal(SignalKind::interrupt()).map_err(unheard)?;
-        let mut terminated = signal(SignalKind::terminate()).map_err(unheard)?;
         loop {
             tokio::select! {
                 result = transfer.next() => match result {
                     Some(result) => bar.suspend(|| self.report(&result))?,
                     None => break,
                 },
-                _ = redraw.tick() => draw(&bar, &transfer.progress()),
-                _ = interrupted.recv() => return Ok(give_up(transfer, &bar).await),
-                _ = terminated.recv() => return Ok(give_up(transfer, &bar).await),
+                _ = redraw.tick() => draw(bar, &transfer.progress()),
             }
         }
         bar.finish_and_clear();
@@ -256,12 +249,4 @@ fn draw(bar: &ProgressBar, progress: &Progress) {
     bar.set_position(progress.bytes_transferred);
     let more = if progress.is_counted { "" } else { "+" };
     bar.set_message(format!("{}/{}{more} files", progress.files_transferred, progress.files_found));
-}
-
-/// Ends a transfer in the middle, and gives it the time to remove what it has left.
-async fn give_up(transfer: Transfer, bar: &ProgressBar) -> Outcome {
-    bar.finish_and_clear();
-    drop(transfer);
-    tokio::time::sleep(CLEAN_UP).await;
-    Outcome::Interrupted
 }

@@ -2,15 +2,22 @@
 
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::Args;
+use futures::stream::{self, BoxStream, StreamExt};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::json;
+use tokio::signal::unix::SignalKind;
+use tokio::sync::mpsc;
 use wharf_connectors::sftp::{CommandResult, Shell};
 use wharf_connectors::{Error, ErrorKind, chain};
 
-use super::{CommandError, Outcome, Setting, folder_path, machine_folder, operation_json, print};
+use super::{
+    CLEAN_UP, CommandError, Ended, Outcome, Setting, folder_path, interruptible, machine_folder, operation_json, print,
+    until_signal,
+};
 
 /// A script longer than this is none that a person wrote.
 const SCRIPT_BYTES_MAX: u64 = 1024 * 1024;
@@ -44,29 +51,18 @@ impl Sftp {
         // The operator may use all of this machine.
         let machine = machine_folder(Path::new("/"))?;
         let mut shell = server.shell(Some(&machine)).beginning_in(&folder_path(&self.local)?);
-        match &self.batch {
-            Some(file) if file.as_os_str() == "-" => self.lines(&mut shell).await,
-            Some(file) => {
-                let script = read_script(file.clone()).await?;
-                self.script(&mut shell, script.lines().map(|line| Ok(line.to_owned()))).await
-            }
-            None if std::io::stdin().is_terminal() => self.prompt(&mut shell).await,
-            None => self.lines(&mut shell).await,
+        if self.batch.is_none() && std::io::stdin().is_terminal() {
+            return self.prompt(&mut shell).await;
         }
+        interruptible(self.script(&mut shell)).await
     }
 
-    /// Commands from standard input, as they come.
-    async fn lines(&self, shell: &mut Shell) -> Result<Outcome, CommandError> {
-        let lines = std::iter::from_fn(|| std::io::stdin().lock().lines().next());
-        self.script(shell, lines).await
-    }
-
-    async fn script(
-        &self,
-        shell: &mut Shell,
-        lines: impl Iterator<Item = std::io::Result<String>>,
-    ) -> Result<Outcome, CommandError> {
-        for line in lines {
+    async fn script(&self, shell: &mut Shell) -> Result<Outcome, CommandError> {
+        let mut lines = match &self.batch {
+            Some(file) if file.as_os_str() != "-" => read_lines(file).await?,
+            _ => standard_input(),
+        };
+        while let Some(line) = lines.next().await {
             let line =
                 line.map_err(|source| CommandError::Machine { what: "cannot read the script".to_owned(), source })?;
             let Some(result) = shell.run_line(&line).await else { continue };
@@ -86,44 +82,49 @@ impl Sftp {
 
     /// Commands of a person, until the end of input or `exit`.
     async fn prompt(&self, shell: &mut Shell) -> Result<Outcome, CommandError> {
-        let unusable = |error: ReadlineError| CommandError::Machine {
-            what: "cannot read from the terminal".to_owned(),
-            source: std::io::Error::other(error),
-        };
         let history = history_file();
         let mut editor = DefaultEditor::new().map_err(unusable)?;
         if let Some(history) = &history {
+            let _ = history.parent().map(std::fs::create_dir_all);
             // The first time there is none.
             let _ = editor.load_history(history);
         }
-        while !shell.is_over() {
-            let asked = tokio::task::spawn_blocking(move || {
-                let line = editor.readline("sftp> ");
-                (editor, line)
-            });
-            let line;
-            (editor, line) = asked.await.map_err(|error| CommandError::Machine {
-                what: "cannot read from the terminal".to_owned(),
-                source: std::io::Error::other(error),
-            })?;
+        let mut interrupted_at = None;
+        let outcome = loop {
+            if shell.is_over() {
+                break Outcome::Done;
+            }
+            let Some((returned, line)) = ask(editor).await? else { break Outcome::Interrupted };
+            editor = returned;
             let line = match line {
                 Ok(line) => line,
                 // Ctrl-C takes back the line, Ctrl-D ends.
                 Err(ReadlineError::Interrupted) => continue,
-                Err(ReadlineError::Eof) => break,
+                Err(ReadlineError::Eof) => break Outcome::Done,
                 Err(error) => return Err(unusable(error)),
             };
-            if let Some(result) = shell.run_line(&line).await {
+            if !line.trim().is_empty() {
                 // A history that cannot be kept is no reason to stop.
                 let _ = editor.add_history_entry(line.as_str());
-                self.report(&result)?;
+                let _ = history.as_deref().map(|history| editor.append_history(history));
             }
+            match until_signal(shell.run_line(&line)).await? {
+                Ended::Done(Some(result)) => self.report(&result)?,
+                Ended::Done(None) => {}
+                Ended::Signalled(signal) => {
+                    let _ = writeln!(std::io::stderr(), "wharf: interrupted");
+                    interrupted_at = Some(Instant::now());
+                    if signal == SignalKind::terminate() {
+                        break Outcome::Interrupted;
+                    }
+                }
+            }
+        };
+        // What the last command that was interrupted leaves is removed by then.
+        if let Some(interrupted_at) = interrupted_at {
+            tokio::time::sleep_until((interrupted_at + CLEAN_UP).into()).await;
         }
-        if let Some(history) = history {
-            let _ = history.parent().map(std::fs::create_dir_all);
-            let _ = editor.save_history(&history);
-        }
-        Ok(Outcome::Done)
+        Ok(outcome)
     }
 
     fn report(&self, result: &CommandResult) -> Result<(), CommandError> {
@@ -144,8 +145,12 @@ impl Sftp {
     }
 }
 
-async fn read_script(file: PathBuf) -> Result<String, CommandError> {
+/// Lines of a script, as they come.
+type Lines = BoxStream<'static, std::io::Result<String>>;
+
+async fn read_lines(file: &Path) -> Result<Lines, CommandError> {
     let what = format!("cannot read the script {}", file.display());
+    let file = file.to_owned();
     let read = tokio::task::spawn_blocking(move || {
         let mut script = String::new();
         let length = std::fs::File::open(file)?.take(SCRIPT_BYTES_MAX + 1).read_to_string(&mut script)?;
@@ -155,7 +160,50 @@ async fn read_script(file: PathBuf) -> Result<String, CommandError> {
         Ok(script)
     });
     let read = read.await.map_err(std::io::Error::other).and_then(|script| script);
-    read.map_err(|source| CommandError::Machine { what, source })
+    let script = read.map_err(|source| CommandError::Machine { what, source })?;
+    let lines: Vec<_> = script.lines().map(|line| Ok(line.to_owned())).collect();
+    Ok(stream::iter(lines).boxed())
+}
+
+/// The lines of standard input. The thread that waits for them is left behind when nobody wants more.
+fn standard_input() -> Lines {
+    let (sender, lines) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    stream::unfold(lines, |mut lines| async move { lines.recv().await.map(|line| (line, lines)) }).boxed()
+}
+
+/// Lets a person type a line; `None` when the program was told to end meanwhile.
+async fn ask(mut editor: DefaultEditor) -> Result<Option<(DefaultEditor, rustyline::Result<String>)>, CommandError> {
+    let before = rustix::termios::tcgetattr(std::io::stdin()).ok();
+    let mut asked = tokio::task::spawn_blocking(move || {
+        let line = editor.readline("sftp> ");
+        (editor, line)
+    });
+    loop {
+        match until_signal(&mut asked).await? {
+            Ended::Done(asked) => return Ok(Some(asked.map_err(unusable)?)),
+            // Not typed, which is no signal here, but sent by somebody else.
+            Ended::Signalled(signal) if signal == SignalKind::interrupt() => {}
+            Ended::Signalled(_) => {
+                // The editor does not get to this any more.
+                if let Some(before) = before {
+                    let now = rustix::termios::OptionalActions::Now;
+                    let _ = rustix::termios::tcsetattr(std::io::stdin(), now, &before);
+                }
+                return Ok(None);
+            }
+        }
+    }
+}
+
+fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> CommandError {
+    CommandError::Machine { what: "cannot read from the terminal".to_owned(), source: std::io::Error::other(error) }
 }
 
 /// Where typed commands are kept: the folder for state of the XDG base directory specification.
