@@ -1,7 +1,7 @@
 //! The commands on connections, as a person types them: what they print, what they end with, what they leave.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -161,6 +161,36 @@ async fn files_and_trees_are_copied_and_moved_between_connections_and_this_machi
     assert_eq!(fs::metadata(place.path("disk/kept.txt")).unwrap().permissions().mode() & 0o777, 0o604);
     place.done("cp -q --permissions back.txt partner:/new/name.txt").await;
     assert_eq!(fs::read_to_string(place.ftp.home().join("new/name.txt")).unwrap(), "a");
+}
+
+#[tokio::test]
+async fn a_link_that_is_the_source_is_followed_and_not_moved() {
+    let place = Place::new();
+    fs::create_dir(place.path("disk/folder")).unwrap();
+    fs::write(place.path("disk/folder/file"), "content").unwrap();
+    for (link, target) in
+        [("link", "folder/file"), ("tree", "folder"), ("folder/inner", "file"), ("out", "/etc/passwd")]
+    {
+        symlink(target, place.path("disk").join(link)).unwrap();
+    }
+    place.done("cp disk:/link copy").await;
+    place.done("cp disk:/link partner:/copy").await;
+    assert_eq!(fs::read_to_string(place.path("copy")).unwrap(), "content");
+    assert_eq!(fs::read_to_string(place.ftp.home().join("copy")).unwrap(), "content");
+    let said = place.done("cp -r disk:/tree copies").await;
+    assert!(said.output.contains("1 file copied") && said.output.contains("1 file left out"), "{}", said.output);
+    assert_eq!(fs::read_to_string(place.path("copies/file")).unwrap(), "content");
+    for (arguments, why) in [
+        ("cp disk:/out x", "leads out"),
+        ("cp disk:/tree x", "write -r"),
+        ("cp --move disk:/link x", "symbolic link"),
+        ("cp -r disk:/tree disk:/folder/again", "symbolic link"),
+    ] {
+        let said = place.wharf(arguments).await;
+        assert_eq!(said.code, Some(1), "{arguments}");
+        assert!(said.errors.contains(why), "{arguments}: {}", said.errors);
+    }
+    assert!(!place.path("x").exists() && place.path("disk/link").is_symlink());
 }
 
 #[tokio::test]

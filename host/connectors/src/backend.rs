@@ -189,6 +189,10 @@ pub(crate) trait Backend: Send + Sync {
     /// What is at `path`: `NotFound` when nothing is. Symbolic links are not followed. Safe to repeat.
     async fn stat(&self, path: &RemotePath) -> Result<Entry, Error>;
 
+    /// What a path leads to: as [`Backend::stat`] of what [`Backend::read`] would read. `NotFound` for a symbolic link
+    /// to nothing, `Denied` for one that leads out. Safe to repeat.
+    async fn follow(&self, path: &RemotePath) -> Result<Entry, Error>;
+
     /// The entries of a folder. `NotFound` when nothing is there, `Conflict` when it is not a folder; both before the
     /// first page. Entries whose names [`RemotePath::join`] refuses are left out with a warning in the log: no
     /// listing of a hostile server leads out of its folder. Safe to repeat.

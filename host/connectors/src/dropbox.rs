@@ -394,6 +394,11 @@ impl Backend for Dropbox {
         Self::entry_at(path, &self.caller.get_metadata(path).await?)
     }
 
+    /// There are no links.
+    async fn follow(&self, path: &RemotePath) -> Result<Entry, Error> {
+        self.stat(path).await
+    }
+
     async fn list(&self, path: &RemotePath) -> Result<Pages, Error> {
         self.pages(path, PAGE_ENTRIES).await
     }

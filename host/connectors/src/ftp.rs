@@ -244,6 +244,16 @@ impl Backend for Ftp {
         found.ok_or_else(|| not_there("stat", path))
     }
 
+    async fn follow(&self, path: &RemotePath) -> Result<Entry, Error> {
+        let entry = self.stat(path).await?;
+        if entry.kind != EntryKind::Symlink {
+            return Ok(entry);
+        }
+        let (session, found) = self.first(path, |session, path| Box::pin(session.stat_by_commands(path))).await?;
+        self.pool.put(session);
+        found.ok_or_else(|| not_there("stat", path))
+    }
+
     async fn list(&self, path: &RemotePath) -> Result<Pages, Error> {
         let (mut session, opened) = self.first(path, |session, path| Box::pin(session.open_listing(path))).await?;
         let lines = match opened {

@@ -83,6 +83,11 @@ impl Backend for Local {
         self.blocking(move |folder| folder.stat(&path)).await
     }
 
+    async fn follow(&self, path: &RemotePath) -> Result<Entry, Error> {
+        let path = path.clone();
+        self.blocking(move |folder| folder.follow(&path)).await
+    }
+
     async fn list(&self, path: &RemotePath) -> Result<Pages, Error> {
         let path = path.clone();
         let listing = self.blocking(move |folder| folder.list(&path)).await?;

@@ -66,6 +66,16 @@ impl Remote {
         self.inside(entry)
     }
 
+    /// What `path` leads to: symbolic links are followed as [`Remote::read`] follows them.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing is there, or a link leads to nothing; `Denied` for a link that leads out of the root.
+    pub async fn follow(&self, path: &RemotePath) -> Result<Entry, Error> {
+        let (backend, outside) = (self.backend("stat")?, self.outside(path));
+        let entry = self.repeatably("stat", path, Effect::None, || backend.follow(&outside)).await?;
+        self.inside(entry)
+    }
+
     /// Whether something is at `path`.
     ///
     /// # Errors
@@ -246,8 +256,9 @@ impl Remote {
         while let Some(folder) = next.take() {
             match self.stat(&folder).await {
                 Ok(entry) if entry.kind == EntryKind::Directory => {}
-                // A link may well lead to a folder; if it does not, the next step says so.
+                // A link may well lead to a folder; on the way to others the next step says so if it does not.
                 Ok(entry) if entry.kind == EntryKind::Symlink && folder != *path => {}
+                Ok(entry) if entry.kind == EntryKind::Symlink && self.leads_to_folder(&folder).await => {}
                 Ok(_) => {
                     let message = format!("cannot make folder {path}: {folder} is there and is no folder");
                     return Err(Error::new(ErrorKind::Conflict, message));
@@ -267,6 +278,10 @@ impl Remote {
             }
         }
         Ok(())
+    }
+
+    async fn leads_to_folder(&self, path: &RemotePath) -> bool {
+        self.follow(path).await.is_ok_and(|entry| entry.kind == EntryKind::Directory)
     }
 
     /// Sets the time of the last change, to the precision of the remote.

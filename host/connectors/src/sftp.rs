@@ -281,6 +281,11 @@ impl Backend for Sftp {
         self.run(move |session| async move { session.stat(&path).await }.boxed()).await
     }
 
+    async fn follow(&self, path: &RemotePath) -> Result<Entry, Error> {
+        let path = path.clone();
+        self.run(move |session| async move { session.follow(&path).await }.boxed()).await
+    }
+
     async fn list(&self, path: &RemotePath) -> Result<Pages, Error> {
         let path = path.clone();
         let begun = begin(&self.pool, PAGES_WAITING_MAX, move |session, opened, pages| {

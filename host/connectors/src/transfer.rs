@@ -191,11 +191,12 @@ impl Drop for Transfer {
 /// Begins to transfer a file, or what is in a folder, from one connection to another.
 ///
 /// The target of a file is the path that it gets; missing folders on the way are made. The target of a folder is the
-/// folder that takes its content. Symbolic links are left out.
+/// folder that takes its content. A symbolic link that is the source itself is followed, those below it are left out.
 ///
 /// # Errors
-/// What looking at the source reports; `Invalid` when a folder would be transferred into itself, or within a connection
-/// that allows one operation at once. What happens afterwards is in the results.
+/// What looking at the source reports; `Invalid` when a folder would be transferred into itself, within a connection that
+/// allows one operation at once, or when a link would be followed and then deleted. What happens afterwards is in the
+/// results.
 pub async fn transfer(
     source: &Remote,
     from: &RemotePath,
@@ -203,9 +204,22 @@ pub async fn transfer(
     to: &RemotePath,
     options: TransferOptions,
 ) -> Result<Transfer, Error> {
-    let top = source.stat(from).await?;
+    let mut top = source.stat(from).await?;
+    let is_link = top.kind == EntryKind::Symlink;
+    if is_link {
+        top = source.follow(from).await?;
+    }
     target.backend("write")?;
     let is_same = source.is_same_connection(target);
+    if is_link && options.delete_source {
+        let message = format!("cannot move {from} on connection {}: it is a symbolic link", source.name());
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    if is_link && is_same && top.kind == EntryKind::Directory {
+        let message =
+            format!("cannot transfer {from}, a symbolic link: the folder it leads to may be on the way to {to}");
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
     if is_same && to.is_within(from) {
         let message = format!("cannot transfer {from} on connection {} to {to}, which is within it", source.name());
         return Err(Error::new(ErrorKind::Invalid, message));
@@ -391,7 +405,7 @@ impl Work {
         let entry = match entry.revision {
             Some(_) => entry,
             None => {
-                asked = self.source.stat(&entry.path).await?;
+                asked = self.source.follow(&entry.path).await?;
                 &asked
             }
         };
@@ -596,7 +610,7 @@ impl Passing {
 
     /// Fails, before the target gets its name, when the source changed meanwhile: parts of two states make no file.
     async fn end(&mut self) -> Result<(), Error> {
-        let now = self.source.stat(&self.entry.path).await?;
+        let now = self.source.follow(&self.entry.path).await?;
         let before = &self.entry;
         if now.size != before.size || now.modified != before.modified || now.revision != before.revision {
             return Err(Error::new(

@@ -78,6 +78,12 @@ impl Folder {
         Ok(entry(path.clone(), &stat.map_err(failed)?))
     }
 
+    pub(super) fn follow(&self, path: &RemotePath) -> Result<Entry, Error> {
+        let failed = |error| failed("stat", path, error);
+        let found = self.open(path, OFlags::PATH | OFlags::CLOEXEC).map_err(failed)?;
+        Ok(entry(path.clone(), &rustix::fs::fstat(&found).map_err(failed)?))
+    }
+
     pub(super) fn list(&self, path: &RemotePath) -> Result<Listing, Error> {
         let failed = |error| failed("list", path, error);
         let folder = self.open(path, READ | OFlags::DIRECTORY).map_err(failed)?;

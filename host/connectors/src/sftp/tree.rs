@@ -24,7 +24,7 @@ pub(super) const POSIX_RENAME: &str = "posix-rename@openssh.com";
 const LISTING_AHEAD_MAX: usize = 16;
 
 /// Names of one listing: far more than a folder that anybody works with, and an end for a server that has none.
-const LISTING_NAMES_MAX: usize = 1_000_000;
+pub(super) const LISTING_NAMES_MAX: usize = 1_000_000;
 
 /// Names left out of one listing that are told one by one in the log; beyond that only their number is.
 const LEFT_OUT_TOLD_MAX: usize = 5;
@@ -249,6 +249,12 @@ impl Tree {
             return Ok(entry(path.clone(), &found));
         }
         let found = self.look(path).await?.ok_or_else(|| not_there("stat", path))?;
+        Ok(entry(path.clone(), &found))
+    }
+
+    /// What a path leads to, as an entry.
+    pub(super) async fn follow(&mut self, path: &RemotePath) -> Result<Entry, Error> {
+        let found = self.look_through(path).await?.ok_or_else(|| not_there("stat", path))?;
         Ok(entry(path.clone(), &found))
     }
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use wharf_connectors::ftp::{Passive, Security};
 use wharf_connectors::{
-    ByteRange, ChecksumAlgorithm, Common, Config, Content, Error, ErrorKind, IfExists, Remote, RemotePath, Resume,
-    ResumeKey, WriteOptions, chain, ftp,
+    ByteRange, ChecksumAlgorithm, Common, Config, Content, EntryKind, Error, ErrorKind, IfExists, Remote, RemotePath,
+    Resume, ResumeKey, TransferOptions, WriteOptions, chain, ftp, transfer,
 };
 
 use crate::ftp_server::FtpServer;
@@ -50,6 +50,21 @@ fn fails<T>(result: Result<T, Error>, kind: ErrorKind, parts: &[&str]) {
     assert_eq!(error.kind(), kind, "{text}");
     for part in parts {
         assert!(text.contains(part), "{part:?} is not in {text:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_is_followed_where_the_server_tells_what_it_leads_to() {
+    for software in ["vsftpd", "pure-ftpd"] {
+        let (server, remote) = partner(software, &[]).await;
+        put(&remote, "/wharf/file", b"content").await;
+        std::os::unix::fs::symlink("file", server.home().join("wharf/link")).unwrap();
+        let found = remote.follow(&path("/wharf/link")).await.unwrap();
+        assert_eq!((found.kind, found.size), (EntryKind::File, Some(7)), "{software}");
+        let target = path("/wharf/copy");
+        let copied = transfer(&remote, &path("/wharf/link"), &remote, &target, TransferOptions::default()).await;
+        copied.unwrap().next().await.unwrap().outcome.unwrap();
+        assert_eq!(get(&remote, "/wharf/copy").await, "content");
     }
 }
 

@@ -89,7 +89,7 @@ impl Copy {
             // One handle, so that what stays within a connection is moved by its server.
             target.remote = source.remote.clone();
         }
-        let entry = source.remote.stat(&source.path).await?;
+        let entry = source.remote.follow(&source.path).await?;
         if entry.kind == EntryKind::Directory && !self.recursive {
             let message = format!("{} is a folder; write -r to copy it with all that is in it", self.source);
             return Err(wharf_connectors::Error::new(ErrorKind::Invalid, message).into());

@@ -118,7 +118,7 @@ impl Session {
     }
 
     /// For servers without `MLST`. A link looks like what it leads to, for no command tells.
-    async fn stat_by_commands(&mut self, path: &RemotePath) -> Result<Option<Entry>, Error> {
+    pub(in crate::ftp) async fn stat_by_commands(&mut self, path: &RemotePath) -> Result<Option<Entry>, Error> {
         let entry = |kind| Entry { path: path.clone(), kind, size: None, modified: None, mode: None, revision: None };
         if self.command(&format!("CWD {path}")).await?.is_positive() {
             return Ok(Some(entry(EntryKind::Directory)));
