@@ -1,6 +1,8 @@
 //! The interface `sftp` as a service uses it, every operation, and the shell on the command line, on a real server.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
@@ -174,7 +176,7 @@ async fn batch(folder: &TempDir, script: impl AsRef<[u8]>, arguments: &[&str]) -
     command.args(["sftp", "partner", "-b", "script"]).args(arguments);
     command.current_dir(folder.path()).stdin(Stdio::null()).kill_on_drop(true);
     let ended = timeout(PATIENCE, command.output()).await.expect("it ends by itself").unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (ended.status.code(), text(ended.stdout), text(ended.stderr))
 }
 
@@ -217,6 +219,37 @@ async fn the_command_may_use_all_of_this_machine() {
     assert_eq!(fs::read_dir(begin).unwrap().count(), 0);
     let (code, _, errors) = batch(&folder, "pwd", &["--local", "missing"]).await;
     assert_eq!((code, errors.contains("cannot begin in missing")), (Some(1), true), "{errors}");
+}
+
+#[tokio::test]
+async fn a_script_may_have_names_that_are_not_utf_8_and_begin_with_a_byte_order_mark() {
+    let server = SftpServer::start();
+    let folder = place(&server);
+    let name = OsStr::from_bytes(b"caf\xe9");
+    fs::write(folder.path().join(name), "coffee").unwrap();
+    let (code, output, errors) = batch(&folder, b"\xef\xbb\xbfput caf\xe9\r\n-get \"x\r\nmkdir after\r\n", &[]).await;
+    assert_eq!(code, Some(0), "{output}{errors}");
+    assert_eq!(fs::read_to_string(server.home().join(name)).unwrap(), "coffee");
+    assert!(server.home().join("after").exists());
+
+    // What is printed has the name as it is.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    command.args(["sftp", "partner"]).current_dir(folder.path()).kill_on_drop(true);
+    let mut program = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    program.stdin.take().unwrap().write_all(b"@ls -1 c*\n").await.unwrap();
+    let ended = timeout(PATIENCE, program.wait_with_output()).await.expect("it ends").unwrap();
+    assert_eq!(ended.stdout, b"caf\xe9\n");
+}
+
+#[tokio::test]
+async fn for_programs_each_command_is_an_object() {
+    let server = SftpServer::start();
+    let folder = place(&server);
+    let (code, output, errors) = batch(&folder, "-rm missing\npwd\n", &["--json"]).await;
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{output}");
+    let told: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&told[0]["ignores_errors"], &told[0]["error"]["kind"]), (&json!(true), &json!("not-found")));
+    assert_eq!((&told[1]["ignores_errors"], &told[1]["error"]), (&json!(false), &Value::Null));
 }
 
 /// A connection on which a large file takes longer than any test.

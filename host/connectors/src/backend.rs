@@ -58,6 +58,33 @@ pub enum IfExists {
 /// Of the mode of a file, the permissions that are told and given: nobody is made somebody else by copying (set-user-ID).
 pub(crate) const PERMISSIONS: u32 = 0o777;
 
+/// Permissions for a file, nine bits as POSIX has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permissions {
+    /// These, whatever new files get there.
+    Exactly(u32),
+    /// Those that it is made with: what no new file gets there (umask) is taken away.
+    AtMost(u32),
+}
+
+impl Permissions {
+    /// What is given to a file that is there.
+    pub(crate) fn exact(self) -> Option<u32> {
+        match self {
+            Self::Exactly(mode) => Some(mode & PERMISSIONS),
+            Self::AtMost(_) => None,
+        }
+    }
+
+    /// What a file is made with, where that matters.
+    pub(crate) fn at_most(self) -> Option<u32> {
+        match self {
+            Self::Exactly(_) => None,
+            Self::AtMost(mode) => Some(mode & PERMISSIONS),
+        }
+    }
+}
+
 /// Which part of a file to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ByteRange {
@@ -82,8 +109,8 @@ pub struct WriteOptions {
     /// The time of last change to record, to the precision of the remote. A remote that cannot record one keeps the
     /// time of the write; that is no error.
     pub modified: Option<SystemTime>,
-    /// The permissions to give, nine bits as POSIX has them. A remote that has none leaves them out, which is no error.
-    pub mode: Option<u32>,
+    /// The permissions to give. A remote that has none leaves them out, which is no error.
+    pub mode: Option<Permissions>,
     /// For a write that may be continued after it broke off.
     pub resume: Option<Resume>,
 }

@@ -33,7 +33,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 pub use backend::{
-    ByteRange, Checksum, ChecksumAlgorithm, Entry, EntryKind, Facts, IfExists, Resume, ResumeKey, WriteOptions,
+    ByteRange, Checksum, ChecksumAlgorithm, Entry, EntryKind, Facts, IfExists, Permissions, Resume, ResumeKey,
+    WriteOptions,
 };
 pub use content::{CHUNK_BYTES, Content};
 pub use egress::Egress;

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::backend::{
-    ByteRange, ChecksumAlgorithm, Entry, EntryKind, IfExists, Resume, ResumeKey, WriteOptions, hexadecimal,
+    ByteRange, ChecksumAlgorithm, Entry, EntryKind, IfExists, Permissions, Resume, ResumeKey, WriteOptions, hexadecimal,
 };
 use crate::content::Content;
 use crate::dropbox::ContentHasher;
@@ -76,8 +76,9 @@ pub struct TransferOptions {
     pub resume: bool,
     /// Give the targets the sources' times of last change, where the target can.
     pub keep_modified: bool,
-    /// Give the targets the sources' permissions, where both have them.
-    pub keep_mode: bool,
+    /// Give the targets the sources' permissions where both have them, and how: as [`Permissions::Exactly`] or
+    /// [`Permissions::AtMost`].
+    pub keep_mode: Option<fn(u32) -> Permissions>,
     /// Files at once; [`PARALLEL_DEFAULT`] when 0, [`PARALLEL_MAX`] at most.
     pub parallel: usize,
 }
@@ -91,7 +92,7 @@ impl Default for TransferOptions {
             delete_source: false,
             resume: false,
             keep_modified: true,
-            keep_mode: false,
+            keep_mode: None,
             parallel: 0,
         }
     }
@@ -531,7 +532,7 @@ impl Work {
             }
         });
         let modified = if self.options.keep_modified { entry.modified } else { None };
-        let mode = if self.options.keep_mode { entry.mode } else { None };
+        let mode = self.options.keep_mode.zip(entry.mode).map(|(keep, mode)| keep(mode));
         let options = WriteOptions { if_exists, parents, modified, mode, resume };
         let written = self.target.write_with(target, Content::from_stream(size, chunks), &options).await?;
         Ok((written, offset, hash.await.ok().flatten()))

@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags
 use rustix::io::Errno;
 
 use crate::backend::{
-    ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, PERMISSIONS, ResumeKey, WriteOptions,
+    ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, PERMISSIONS, Permissions, ResumeKey, WriteOptions,
     alternative_name,
 };
 use crate::error::{Error, ErrorKind};
@@ -127,8 +127,10 @@ impl Folder {
             None => (temporary::name_for(path.name()), OFlags::EXCL),
         };
         let flags = OFlags::WRONLY | OFlags::CREATE | is_new | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Whoever writes a file may go on with it later.
+        let mode = options.mode.and_then(Permissions::at_most).map_or(0o666, |mode| mode | 0o200);
         let file =
-            rustix::fs::openat(&folder, wire_name_of(&name), flags, Mode::from_raw_mode(0o666)).map_err(failed)?;
+            rustix::fs::openat(&folder, wire_name_of(&name), flags, Mode::from_raw_mode(mode)).map_err(failed)?;
         let mut file = File::from(file);
         if let Some(resume) = &options.resume {
             file.set_len(resume.offset).map_err(|error| write_failed(path, error))?;
@@ -430,9 +432,9 @@ impl Temporary {
     }
 
     fn put_under_its_name(&mut self) -> Result<Entry, Error> {
-        if let Some(mode) = self.options.mode {
-            let mode = Mode::from_raw_mode(mode & PERMISSIONS);
-            rustix::fs::fchmod(&self.file, mode).map_err(|error| failed("write", &self.path, error))?;
+        if let Some(mode) = self.options.mode.and_then(Permissions::exact) {
+            rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))
+                .map_err(|error| failed("write", &self.path, error))?;
         }
         if let Some(time) = self.options.modified {
             rustix::fs::futimens(&self.file, &timestamps(time)).map_err(|error| failed("write", &self.path, error))?;

@@ -86,9 +86,19 @@ impl Handle {
     /// # Errors
     /// `NotFound`; `Conflict` when it is not a folder; `TooLarge` with more than [`INFOS_MAX`].
     pub async fn list(&self, path: &RemotePath) -> Result<Vec<Info>, Error> {
+        self.list_where(path, INFOS_MAX, |_| true).await
+    }
+
+    /// The same for those entries whose names are meant, at most so many.
+    pub(super) async fn list_where(
+        &self,
+        path: &RemotePath,
+        entries_max: usize,
+        is_meant: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Result<Vec<Info>, Error> {
         let infos = self
-            .run("sftp-list", path, Effect::None, |session, path| {
-                async move { session.infos(&path, INFOS_MAX).await }.boxed()
+            .run("sftp-list", path, Effect::None, move |session, path| {
+                async move { session.infos(&path, entries_max, is_meant).await }.boxed()
             })
             .await?;
         infos.into_iter().map(|info| self.told(info)).collect()

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::client::{Failure, Ticket, unless_refused};
 use super::status::FileSystem;
-use super::tree::{self, Tree, entry_kind, is_a_folder, not_there, wire_path};
+use super::tree::{self, LISTING_NAMES_MAX, Tree, entry_kind, is_a_folder, not_there, wire_path};
 use super::wire::{Attributes, Fields, Name, kind, open, status};
 use crate::backend::{Checksum, ChecksumAlgorithm, Entry, EntryKind, hexadecimal};
 use crate::error::{Error, ErrorKind};
@@ -96,15 +96,14 @@ impl Info {
 }
 
 impl Info {
-    /// What is known of an entry of any connection.
-    pub(super) fn of(entry: &Entry) -> Self {
+    /// What is known of an entry of any connection, at a path of one's own.
+    pub(super) fn of(path: &RemotePath, entry: &Entry) -> Self {
         Self {
-            path: entry.path.clone(),
             kind: entry.kind,
             size: entry.size,
             mode: entry.mode,
             modified: entry.modified,
-            ..Self::new(entry.path.clone(), &Attributes::default())
+            ..Self::new(path.clone(), &Attributes::default())
         }
     }
 }
@@ -171,18 +170,31 @@ impl Tree {
         self.found(found, &format!("look at {path}"))
     }
 
-    /// Everything about the entries of a folder, at most so many.
-    pub(super) async fn infos(&mut self, path: &RemotePath, entries_max: usize) -> Result<Vec<Info>, Error> {
+    /// Everything about those entries of a folder whose names are meant, at most so many.
+    pub(super) async fn infos(
+        &mut self,
+        path: &RemotePath,
+        entries_max: usize,
+        is_meant: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Info>, Error> {
         let handle = self.open_folder(path).await?;
         let mut infos = Vec::new();
+        let mut names_seen = 0;
         let result = loop {
             match self.next_names(&handle).await {
-                Ok(Some(names)) => infos.extend(names.iter().filter_map(|name| info_of(path, name))),
+                Ok(Some(names)) => {
+                    names_seen += names.len();
+                    let found = names.iter().filter_map(|name| info_of(path, name));
+                    infos.extend(found.filter(|info| is_meant(info.path.name())));
+                }
                 Ok(None) => break Ok(()),
                 Err(failure) => break Err(self.client.error(&format!("list {path}"), failure)),
             }
-            if infos.len() > entries_max {
-                let message = format!("{path} has more than {entries_max} entries; list it page by page");
+            if infos.len() > entries_max || names_seen > LISTING_NAMES_MAX {
+                let message = format!(
+                    "{path} has more than {entries_max} entries that are asked for, or {LISTING_NAMES_MAX} altogether; \
+                     list it page by page"
+                );
                 break Err(Error::new(ErrorKind::TooLarge, message));
             }
         };

@@ -13,7 +13,7 @@ use super::client::{Client, Failure, Ticket};
 use super::tree::{self, NotReplaced, Tree, entry, exists, is_a_folder, wire_path};
 use super::wire::{Attributes, kind, open, status};
 use crate::backend::{
-    ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, PERMISSIONS, Resume, ResumeKey, WriteOptions,
+    ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, Permissions, Resume, ResumeKey, WriteOptions,
     alternative_name,
 };
 use crate::error::{Error, ErrorKind};
@@ -182,7 +182,7 @@ impl Tree {
         self.confine(&folder).await?;
         let target = self.ask(kind::LSTAT, path);
         let opened = match &options.resume {
-            None => Ok(self.ask_new(&temporary)),
+            None => Ok(self.ask_new(&temporary, options.mode.and_then(Permissions::at_most))),
             Some(resume) => Err(resume),
         };
         let target = self.client.attributes(target).await;
@@ -212,10 +212,11 @@ impl Tree {
         }
     }
 
-    fn ask_new(&mut self, path: &RemotePath) -> Ticket {
+    fn ask_new(&mut self, path: &RemotePath, mode: Option<u32>) -> Ticket {
         let wire = wire_path(path);
         let flags = open::WRITE | open::CREATE | open::EXCLUSIVE;
-        self.client.request(kind::OPEN, |request| request.string(&wire).u32(flags).attributes(&Attributes::default()))
+        let attributes = Attributes { mode, ..Attributes::default() };
+        self.client.request(kind::OPEN, |request| request.string(&wire).u32(flags).attributes(&attributes))
     }
 
     /// Opens content that an earlier write has left, and drops what lies beyond the offset.
@@ -398,7 +399,10 @@ impl Tree {
         let mut upload = Upload { sent: VecDeque::new(), in_flight: 0, offset };
         let filled = upload.run(&mut self.client, handle, pieces).await;
         let result = match filled {
-            Ok(true) => self.finish(handle, path, upload.offset, kept(options.modified, options.mode)).await,
+            Ok(true) => {
+                let mode = options.mode.and_then(Permissions::exact);
+                self.finish(handle, path, upload.offset, kept(options.modified, mode)).await
+            }
             Ok(false) => Err(given_up(path, upload.offset)),
             Err(failure) => Err(self.not_filled(handle, path, failure).await),
         };
@@ -532,7 +536,7 @@ fn kept(modified: Option<SystemTime>, mode: Option<u32>) -> Option<Attributes> {
     if times.is_none() && mode.is_none() {
         return None;
     }
-    Some(Attributes { times, mode: mode.map(|mode| mode & PERMISSIONS), ..Attributes::default() })
+    Some(Attributes { times, mode, ..Attributes::default() })
 }
 
 /// The name under which content waits until it is complete.

@@ -22,6 +22,7 @@ mod transfers;
 mod trees;
 mod sftp_hostile;
 mod sftp_only;
+mod sftp_scripts;
 
 /// One module for each remote, with one test for each promise. A promise that is missing here is dead code, which the
 /// compiler reports.

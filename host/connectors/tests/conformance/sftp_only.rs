@@ -1,17 +1,16 @@
 //! What SFTP promises beyond the contract, against a real OpenSSH server: who the server is, who logs in, the border
-//! that links do not lead across, owners, permissions, times and links, and scripts.
+//! that links do not lead across, owners, permissions, times and links.
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use secrecy::SecretString;
 use wharf_connectors::{
     ByteRange, ChecksumAlgorithm, Common, Config, Content, EntryKind, Error, ErrorKind, IfExists, Remote, RemotePath,
-    Step, WriteOptions, chain, local, sftp,
+    Step, WriteOptions, chain, sftp,
 };
 
 use crate::ftp_server::FtpServer;
@@ -23,7 +22,7 @@ fn path(text: &str) -> RemotePath {
 }
 
 /// A connection whose root is a folder on the server.
-fn rooted(config: sftp::Config, root: &Path) -> Remote {
+pub(crate) fn rooted(config: sftp::Config, root: &Path) -> Remote {
     let common = Common {
         root: path(root.to_str().unwrap()),
         connect_timeout: Duration::from_secs(5),
@@ -34,7 +33,7 @@ fn rooted(config: sftp::Config, root: &Path) -> Remote {
     Remote::new("partner", common, Config::Sftp(config), &loopback()).unwrap()
 }
 
-fn connection(server: &Openssh) -> Remote {
+pub(crate) fn connection(server: &Openssh) -> Remote {
     rooted(server.config(), &server.home())
 }
 
@@ -44,7 +43,7 @@ async fn text(remote: &Remote, at: &str) -> String {
 }
 
 #[track_caller]
-fn fails<T>(result: Result<T, Error>, kind: ErrorKind) -> String {
+pub(crate) fn fails<T>(result: Result<T, Error>, kind: ErrorKind) -> String {
     match result {
         Ok(_) => panic!("it succeeded instead of failing with {kind:?}"),
         Err(error) if error.kind() == kind => chain(&error),
@@ -591,159 +590,4 @@ async fn a_tree_is_deleted_with_all_that_is_in_it() {
     }
     remote.sftp().unwrap().delete(&path("/tree")).await.unwrap();
     assert_eq!(std::fs::read_dir(&home).unwrap().count(), 0);
-}
-
-// ---- Scripts -------------------------------------------------------------------------------------------------------
-
-fn local_side() -> (tempfile::TempDir, Remote) {
-    let folder = tempfile::tempdir().unwrap();
-    let config = Config::Local(local::Config { folder: folder.path().to_owned() });
-    let remote = Remote::new("local", Common::default(), config, &Arc::clone(&loopback())).unwrap();
-    (folder, remote)
-}
-
-fn told(script: &sftp::Script) -> String {
-    let line = |result: &sftp::CommandResult| {
-        let outcome = result.outcome.as_ref().map_or_else(|error| format!("! {}\n", chain(error)), |()| String::new());
-        format!("> {}\n{}{outcome}", result.command, result.output)
-    };
-    script.results.iter().map(line).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_script_does_what_sftp_would_do() {
-    let server = Openssh::start(&[]);
-    let (folder, local) = local_side();
-    std::fs::create_dir_all(folder.path().join("out/deep")).unwrap();
-    std::fs::write(folder.path().join("out/a.csv"), "aaa").unwrap();
-    std::fs::write(folder.path().join("out/deep/b.csv"), "b").unwrap();
-    let script = r#"
-        # what a partner's batch file looks like
-        pwd
-        mkdir inbox
-        cd inbox
-        lcd out
-        put a.csv
-        put -p a.csv "a copy.csv"
-        -rm missing
-        @rename "a copy.csv" renamed.csv
-        ls -1
-        chmod 600 *.csv
-        ls -la
-        ln -s a.csv link
-        ln a.csv hard
-        lcd ..
-        put -r out tree
-        ls tree/*/b*
-        get -r tree back
-        get a.csv back/x.csv
-        df -h
-        rm *.csv
-        ls
-        cd ../../../..
-        pwd
-        bye
-        never run
-    "#;
-    let handle = connection(&server).sftp().unwrap();
-    let done = handle.execute(script, Some(&local)).await;
-    let all = told(&done);
-    assert!(done.is_complete, "{all}");
-    let output = |command: &str| {
-        let result = done.results.iter().find(|result| result.command == command);
-        result.unwrap_or_else(|| panic!("{command} was not run:\n{all}")).output.as_str()
-    };
-    assert_eq!(output("pwd"), "Remote working directory: /\n");
-    assert_eq!(output("ls -1"), "a.csv\nrenamed.csv\n");
-    assert!(output("ls -la").contains("-rw------- "), "{all}");
-    assert_eq!(output("ls tree/*/b*"), "tree/deep/b.csv\n");
-    assert!(output("df -h").contains("%Capacity"), "{all}");
-    assert_eq!(output("ls"), "hard\nlink\ntree\n");
-    assert_eq!(done.results.last().unwrap().command, "bye");
-    assert_eq!(std::fs::read_to_string(folder.path().join("back/deep/b.csv")).unwrap(), "b");
-    assert_eq!(std::fs::read_to_string(folder.path().join("back/x.csv")).unwrap(), "aaa");
-    assert_eq!(std::fs::read_to_string(server.home().join("inbox/hard")).unwrap(), "aaa");
-    let ignored = done.results.iter().find(|result| result.command == "-rm missing").unwrap();
-    assert!(ignored.outcome.is_err() && ignored.ignores_errors);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn times_and_permissions_are_kept_where_that_is_asked_for() {
-    let server = Openssh::start(&[]);
-    let (folder, local) = local_side();
-    let on_server = server.home();
-    std::fs::create_dir(folder.path().join("tree")).unwrap();
-    for name in ["plain", "tree/secret"] {
-        std::fs::write(folder.path().join(name), "content").unwrap();
-    }
-    let secret = folder.path().join("tree/secret");
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o4750)).unwrap();
-    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-    std::fs::File::options().write(true).open(&secret).unwrap().set_modified(long_ago).unwrap();
-    let kept = |path: &Path| {
-        let metadata = std::fs::metadata(path).unwrap();
-        (metadata.modified().unwrap(), metadata.permissions().mode() & 0o7777)
-    };
-
-    let keeping = rooted(sftp::Config { preserve: true, ..server.config() }, &on_server).sftp().unwrap();
-    for (handle, commands) in [
-        (connection(&server).sftp().unwrap(), ["put -p tree/secret up", "put -rp tree tree", "get -p up down"]),
-        (keeping, ["put tree/secret up2", "put -r tree tree2", "get up2 down2"]),
-    ] {
-        let done = handle.execute(&commands.join("\n"), Some(&local)).await;
-        assert!(done.is_complete, "{}", told(&done));
-        let copies = commands.map(|command| command.rsplit(' ').next().unwrap());
-        let copies =
-            [on_server.join(copies[0]), on_server.join(copies[1]).join("secret"), folder.path().join(copies[2])];
-        for copy in copies {
-            assert_eq!(kept(&copy), (long_ago, 0o750), "{}", copy.display());
-        }
-    }
-    let done = connection(&server).sftp().unwrap().execute("put tree/secret plain", Some(&local)).await;
-    assert!(done.is_complete, "{}", told(&done));
-    assert!(kept(&on_server.join("plain")).0 > long_ago);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_script_stops_at_the_first_failure() {
-    let server = Openssh::start(&[]);
-    let handle = connection(&server).sftp().unwrap();
-    let done = handle.execute("mkdir a\nrmdir missing\nmkdir b\n", None).await;
-    assert!(!done.is_complete);
-    assert_eq!(done.results.len(), 2);
-    assert_eq!(done.results[1].outcome.as_ref().unwrap_err().kind(), ErrorKind::NotFound);
-    assert!(!server.home().join("b").exists());
-    for line in ["get x", "put x", "lls", "lpwd"] {
-        let done = handle.execute(line, None).await;
-        assert!(fails(done.results.into_iter().next().unwrap().outcome, ErrorKind::Unsupported).contains("local side"));
-    }
-    for (line, kind) in [
-        ("!touch /tmp/x", ErrorKind::Unsupported),
-        ("frobnicate", ErrorKind::Invalid),
-        ("ls -q", ErrorKind::Invalid),
-        ("chmod rwx a", ErrorKind::Invalid),
-        ("mkdir", ErrorKind::Invalid),
-        ("cd missing", ErrorKind::NotFound),
-        ("rm a", ErrorKind::Conflict),
-    ] {
-        let done = handle.execute(line, None).await;
-        fails(done.results.into_iter().next().unwrap().outcome, kind);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transfer_that_broke_off_is_continued() {
-    let server = Openssh::start(&[]);
-    let (folder, local) = local_side();
-    std::fs::write(server.home().join("remote"), "0123456789").unwrap();
-    std::fs::write(folder.path().join("remote"), "0123").unwrap();
-    std::fs::write(folder.path().join("mine"), "abcdef").unwrap();
-    std::fs::write(server.home().join("mine"), "abc").unwrap();
-    let mut shell = connection(&server).sftp().unwrap().shell(Some(&local));
-    for line in ["reget remote", "reput mine"] {
-        shell.run_line(line).await.unwrap().outcome.unwrap();
-    }
-    assert_eq!(std::fs::read_to_string(folder.path().join("remote")).unwrap(), "0123456789");
-    assert_eq!(std::fs::read_to_string(server.home().join("mine")).unwrap(), "abcdef");
-    assert_eq!(shell.folder(), Some(&RemotePath::root()));
 }

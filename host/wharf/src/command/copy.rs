@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use wharf_connectors::{
-    EntryKind, ErrorKind, FileResult, Filter, IfPresent, Outcome as FileOutcome, Progress, Transfer, TransferOptions,
-    Verify, chain, transfer,
+    EntryKind, ErrorKind, FileResult, Filter, IfPresent, Outcome as FileOutcome, Permissions, Progress, Transfer,
+    TransferOptions, Verify, chain, transfer,
 };
 
 use super::{CommandError, Opened, Outcome, Place, Setting, interruptible, is_terminal, operation_json, print, say};
@@ -111,7 +111,7 @@ impl Copy {
             delete_source: self.delete_source,
             resume: self.resume,
             keep_modified: !self.no_times,
-            keep_mode: self.permissions,
+            keep_mode: if self.permissions { Some(Permissions::Exactly) } else { None },
             parallel: self.parallel.into(),
         };
         let transfer = transfer(&source.remote, &source.path, &target.remote, &target.path, options).await?;

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use wharf_connectors::sftp::{CommandResult, Shell};
-use wharf_connectors::{Error, ErrorKind, chain};
+use wharf_connectors::{Error, ErrorKind, bytes_of, chain, text_of};
 
 use super::{
     CLEAN_UP, CommandError, Ended, Outcome, Setting, folder_path, interruptible, machine_folder, operation_json, print,
@@ -67,7 +67,7 @@ impl Sftp {
                 line.map_err(|source| CommandError::Machine { what: "cannot read the script".to_owned(), source })?;
             let Some(result) = shell.run_line(&line).await else { continue };
             if !result.is_quiet && !self.setting.json {
-                super::say(format_args!("sftp> {}", result.command))?;
+                show(&format!("sftp> {}\n", result.command))?;
             }
             self.report(&result)?;
             if result.outcome.is_err() && !result.ignores_errors {
@@ -132,17 +132,23 @@ impl Sftp {
             return print(&json!({
                 "command": result.command,
                 "output": result.output,
+                "ignores_errors": result.ignores_errors,
                 "error": result.outcome.as_ref().err().map(operation_json),
                 "milliseconds": result.took.as_millis() as u64,
             }));
         }
-        write!(std::io::stdout(), "{}", result.output).map_err(super::unprinted)?;
+        show(&result.output)?;
         if let Err(error) = &result.outcome {
             // Nobody is left to be told when standard error is closed.
             let _ = writeln!(std::io::stderr(), "wharf: {}", chain(error));
         }
         Ok(())
     }
+}
+
+/// Prints what may have names that are not UTF-8, as they are.
+fn show(text: &str) -> Result<(), CommandError> {
+    std::io::stdout().write_all(&bytes_of(text)).map_err(super::unprinted)
 }
 
 /// Lines of a script, as they come.
@@ -152,8 +158,8 @@ async fn read_lines(file: &Path) -> Result<Lines, CommandError> {
     let what = format!("cannot read the script {}", file.display());
     let file = file.to_owned();
     let read = tokio::task::spawn_blocking(move || {
-        let mut script = String::new();
-        let length = std::fs::File::open(file)?.take(SCRIPT_BYTES_MAX + 1).read_to_string(&mut script)?;
+        let mut script = Vec::new();
+        let length = std::fs::File::open(file)?.take(SCRIPT_BYTES_MAX + 1).read_to_end(&mut script)?;
         if length as u64 > SCRIPT_BYTES_MAX {
             return Err(std::io::Error::other(format!("it is larger than {SCRIPT_BYTES_MAX} bytes")));
         }
@@ -161,7 +167,7 @@ async fn read_lines(file: &Path) -> Result<Lines, CommandError> {
     });
     let read = read.await.map_err(std::io::Error::other).and_then(|script| script);
     let script = read.map_err(|source| CommandError::Machine { what, source })?;
-    let lines: Vec<_> = script.lines().map(|line| Ok(line.to_owned())).collect();
+    let lines: Vec<_> = text_of(&script).lines().map(|line| Ok(line.to_owned())).collect();
     Ok(stream::iter(lines).boxed())
 }
 
@@ -169,8 +175,8 @@ async fn read_lines(file: &Path) -> Result<Lines, CommandError> {
 fn standard_input() -> Lines {
     let (sender, lines) = mpsc::channel(1);
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            if sender.blocking_send(line).is_err() {
+        for line in std::io::stdin().lock().split(b'\n') {
+            if sender.blocking_send(line.map(|line| text_of(&line))).is_err() {
                 return;
             }
         }

@@ -8,14 +8,29 @@ use crate::path::RemotePath;
 /// Longest line: room for two paths as long as can be, every character escaped.
 const LINE_BYTES_MAX: usize = 4 * crate::path::PATH_BYTES_MAX;
 
+/// What some editors put before the first line of a file.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Words that one with braces stands for: each pair multiplies them.
+const ALTERNATIVES_MAX: usize = 1000;
+
 /// A line that holds a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Line {
+    /// As it was written.
+    pub(super) text: String,
     /// `-`: the script goes on when the command fails.
     pub(super) ignores_errors: bool,
     /// `@`: the command is not repeated in the output.
     pub(super) is_quiet: bool,
-    pub(super) command: String,
+    /// What it says, unless that cannot be understood.
+    pub(super) command: Result<Command, Error>,
+}
+
+/// A command with its options and arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Command {
+    pub(super) name: String,
     pub(super) words: Vec<Word>,
 }
 
@@ -25,26 +40,34 @@ pub(super) struct Word(Vec<(char, bool)>);
 
 impl Line {
     /// `None` for an empty line or a comment.
-    pub(super) fn parse(line: &str) -> Result<Option<Self>, Error> {
-        if line.len() > LINE_BYTES_MAX {
-            return Err(invalid(format!("a line of {} bytes is longer than {LINE_BYTES_MAX}", line.len())));
-        }
-        let mut rest = line.trim();
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let text = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).trim();
+        let mut rest = text;
         let (mut ignores_errors, mut is_quiet) = (false, false);
         while let Some(prefix) = rest.chars().next().filter(|prefix| matches!(prefix, '-' | '@')) {
             ignores_errors |= prefix == '-';
             is_quiet |= prefix == '@';
             rest = rest[1..].trim_start();
         }
-        if rest.starts_with('!') {
+        let command = Command::parse(rest).transpose()?;
+        Some(Self { text: text.to_owned(), ignores_errors, is_quiet, command })
+    }
+}
+
+impl Command {
+    fn parse(text: &str) -> Result<Option<Self>, Error> {
+        if text.len() > LINE_BYTES_MAX {
+            return Err(invalid(format!("a line of {} bytes is longer than {LINE_BYTES_MAX}", text.len())));
+        }
+        if text.starts_with('!') {
             return Err(Error::new(ErrorKind::Unsupported, "a script runs no programs of this machine (!)"));
         }
-        let mut words = split(rest)?;
+        let mut words = split(text)?;
         if words.is_empty() {
             return Ok(None);
         }
-        let command = words.remove(0).text().to_ascii_lowercase();
-        Ok(Some(Self { ignores_errors, is_quiet, command, words }))
+        let name = words.remove(0).text().to_ascii_lowercase();
+        Ok(Some(Self { name, words }))
     }
 
     /// Takes the letters of leading options such as `-la`; any other letter than those `allowed` is an error.
@@ -57,7 +80,7 @@ impl Line {
                 break;
             }
             if let Some(unknown) = word.chars().skip(1).find(|letter| !allowed.contains(*letter)) {
-                return Err(invalid(format!("{} has no option -{unknown}", self.command)));
+                return Err(invalid(format!("{} has no option -{unknown}", self.name)));
             }
             options.push_str(&word[1..]);
         }
@@ -67,10 +90,10 @@ impl Line {
     /// As many words as the command takes.
     pub(super) fn take(&mut self, least: usize, most: usize) -> Result<Vec<Word>, Error> {
         if self.words.len() < least {
-            return Err(invalid(format!("{} needs {least} arguments, not {}", self.command, self.words.len())));
+            return Err(invalid(format!("{} needs {least} arguments, not {}", self.name, self.words.len())));
         }
         if self.words.len() > most {
-            return Err(invalid(format!("{} takes {most} arguments at most, not {}", self.command, self.words.len())));
+            return Err(invalid(format!("{} takes {most} arguments at most, not {}", self.name, self.words.len())));
         }
         Ok(std::mem::take(&mut self.words))
     }
@@ -84,6 +107,48 @@ impl Word {
 
     pub(super) fn is_pattern(&self) -> bool {
         self.0.iter().any(|&(character, is_quoted)| !is_quoted && matches!(character, '*' | '?' | '['))
+    }
+
+    pub(super) fn ends_with_slash(&self) -> bool {
+        self.0.last().is_some_and(|(character, _)| *character == '/')
+    }
+
+    /// The words that this one stands for by `{a,b}`, of which there may be several, also one within another.
+    pub(super) fn alternatives(&self) -> Result<Vec<Self>, Error> {
+        let (mut done, mut left) = (Vec::new(), vec![self.clone()]);
+        while let Some(word) = left.pop() {
+            match word.first_braces() {
+                Some(alternatives) => left.extend(alternatives.into_iter().rev()),
+                None => done.push(word),
+            }
+            if done.len() + left.len() > ALTERNATIVES_MAX {
+                return Err(invalid(format!("{} stands for more than {ALTERNATIVES_MAX} words", self.text())));
+            }
+        }
+        Ok(done)
+    }
+
+    /// This word with each of the alternatives in its first braces; `None` without any. As in glob(3), `{}` and a brace
+    /// that is not closed are themselves.
+    fn first_braces(&self) -> Option<Vec<Self>> {
+        let open =
+            (0..self.0.len()).find(|&at| self.0[at] == ('{', false) && self.0.get(at + 1) != Some(&('}', false)))?;
+        let (mut depth, mut ends) = (0, vec![open]);
+        let close = (open..self.0.len()).find(|&at| {
+            match self.0[at] {
+                ('{', false) => depth += 1,
+                ('}', false) => depth -= 1,
+                (',', false) if depth == 1 => ends.push(at),
+                _ => {}
+            }
+            depth == 0
+        })?;
+        ends.push(close);
+        let alternative = |part: &[usize]| {
+            let parts = [&self.0[..open], &self.0[part[0] + 1..part[1]], &self.0[close + 1..]];
+            Self(parts.concat())
+        };
+        Some(ends.windows(2).map(alternative).collect())
     }
 
     pub(super) fn is_absolute(&self) -> bool {
@@ -268,23 +333,26 @@ mod tests {
 
     #[test]
     fn prefixes_are_told_from_the_command() {
-        let line = Line::parse(" -@rm x").unwrap().unwrap();
-        assert_eq!((line.ignores_errors, line.is_quiet, line.command.as_str()), (true, true, "rm"));
-        for empty in ["", "   ", "# comment", "-", "@ # comment"] {
-            assert_eq!(Line::parse(empty).unwrap(), None, "{empty}");
+        let line = Line::parse("\u{feff} -@rm x\r").unwrap();
+        assert_eq!((line.text.as_str(), line.ignores_errors, line.is_quiet), ("-@rm x", true, true));
+        assert_eq!(line.command.unwrap().name, "rm");
+        for empty in ["", "   ", "# comment", "-", "@ # comment", "\u{feff}"] {
+            assert!(Line::parse(empty).is_none(), "{empty}");
         }
-        assert_eq!(Line::parse("-!rm -rf /").unwrap_err().kind(), ErrorKind::Unsupported);
+        for (text, kind) in [("-!rm -rf /", ErrorKind::Unsupported), ("-get \"x", ErrorKind::Invalid)] {
+            let line = Line::parse(text).unwrap();
+            assert_eq!((line.ignores_errors, line.command.unwrap_err().kind()), (true, kind), "{text}");
+        }
     }
 
     #[test]
     fn options_end_where_arguments_begin() {
-        let mut line = Line::parse("ls -l -a -- -file").unwrap().unwrap();
-        assert_eq!(line.options("la").unwrap(), "la");
-        assert_eq!(line.take(0, 1).unwrap(), [Word("-file".chars().map(|c| (c, false)).collect())]);
-        let mut line = Line::parse("ls -lx").unwrap().unwrap();
-        assert!(line.options("la").unwrap_err().to_string().contains("-x"));
-        let mut line = Line::parse("mkdir a b").unwrap().unwrap();
-        assert!(line.take(1, 1).is_err());
+        let command = |text| Command::parse(text).unwrap().unwrap();
+        let mut ls = command("ls -l -a -- -file");
+        assert_eq!(ls.options("la").unwrap(), "la");
+        assert_eq!(ls.take(0, 1).unwrap(), [Word("-file".chars().map(|c| (c, false)).collect())]);
+        assert!(command("ls -lx").options("la").unwrap_err().to_string().contains("-x"));
+        assert!(command("mkdir a b").take(1, 1).is_err());
     }
 
     #[test]
@@ -321,6 +389,25 @@ mod tests {
     }
 
     #[test]
+    fn braces_hold_alternatives_as_in_a_shell() {
+        let cases: [(&str, &[&str]); 8] = [
+            ("a", &["a"]),
+            ("{a,b}.txt", &["a.txt", "b.txt"]),
+            ("{a,b}{1,2}", &["a1", "a2", "b1", "b2"]),
+            ("x{a,{b,c}d,}", &["xa", "xbd", "xcd", "x"]),
+            ("{a}", &["a"]),
+            ("{}", &["{}"]),
+            ("{a,b", &["{a,b"]),
+            (r"\{a,b}", &["{a,b}"]),
+        ];
+        for (text, expected) in cases {
+            let words: Vec<String> = pattern(text).alternatives().unwrap().iter().map(Word::text).collect();
+            assert_eq!(words, expected, "{text}");
+        }
+        assert!(pattern(&"{a,b}".repeat(20)).alternatives().is_err());
+    }
+
+    #[test]
     fn no_path_climbs_above_the_root() {
         let folder = RemotePath::parse("/a/b").unwrap();
         for (text, expected) in
@@ -333,9 +420,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_makes_the_parser_fail_otherwise_than_by_an_error(line in r#"[-@ a"'\\*\[\]!#/]{0,40}|.{0,60}"#) {
-            if let Ok(Some(line)) = Line::parse(&line) {
-                for word in line.words {
+        fn no_line_makes_the_parser_fail_otherwise_than_by_an_error(line in r#"[-@ a"'\\*\[\]{},!#/]{0,40}|.{0,60}"#) {
+            if let Ok(Some(command)) = Command::parse(&line) {
+                for word in command.words {
+                    let _refused_or_not = word.alternatives();
                     let _fits_or_not = word.fits("a]b");
                     let _resolved_or_not = resolve(&RemotePath::root(), &word.text());
                 }

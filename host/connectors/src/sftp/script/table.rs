@@ -107,12 +107,12 @@ fn permissions(info: &Info) -> String {
 
 /// As `df` of sftp prints the space of a file system.
 pub(super) fn space(told: &FileSystem, is_human: bool, has_files: bool) -> String {
-    let percent = |used: u64, all: u64| if all == 0 { 0 } else { (u128::from(used) * 100).div_ceil(u128::from(all)) };
+    let percent = |used: u64, all: u64| if all == 0 { 0 } else { u128::from(used) * 100 / u128::from(all) };
     if has_files {
         let used = told.files.saturating_sub(told.files_free);
-        let header = format!("{:>12} {:>12} {:>12} {:>12} {:>9}", "Inodes", "Used", "Avail", "(root)", "%Capacity");
+        let header = format!("{:>12} {:>12} {:>12} {:>12} {:>12}", "Inodes", "Used", "Avail", "(root)", "%Capacity");
         return format!(
-            "{header}\n{:>12} {used:>12} {:>12} {:>12} {:>8}%\n",
+            "{header}\n{:>12} {used:>12} {:>12} {:>12} {:>11}%\n",
             told.files,
             told.files_available,
             told.files_free,
@@ -124,9 +124,9 @@ pub(super) fn space(told: &FileSystem, is_human: bool, has_files: bool) -> Strin
         if is_human { human(bytes) } else { (bytes / 1024).to_string() }
     };
     let used = told.blocks.saturating_sub(told.blocks_free);
-    let header = format!("{:>12} {:>12} {:>12} {:>12} {:>9}", "Size", "Used", "Avail", "(root)", "%Capacity");
+    let header = format!("{:>12} {:>12} {:>12} {:>12} {:>12}", "Size", "Used", "Avail", "(root)", "%Capacity");
     format!(
-        "{header}\n{:>12} {:>12} {:>12} {:>12} {:>8}%\n",
+        "{header}\n{:>12} {:>12} {:>12} {:>12} {:>11}%\n",
         bytes(told.blocks),
         bytes(used),
         bytes(told.blocks_available),
@@ -147,4 +147,29 @@ fn human(bytes: u64) -> String {
         unit += 1;
     }
     format!("{value:.1}{}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_that_is_used_is_rounded_as_by_sftp() {
+        let told = FileSystem {
+            block_bytes: 4096,
+            fragment_bytes: 4096,
+            blocks: 66_053_021,
+            blocks_free: 47_709_821,
+            blocks_available: 5_478_272,
+            files: 1000,
+            files_free: 861,
+            files_available: 861,
+            name_bytes_max: 255,
+            is_read_only: false,
+        };
+        let line = |has_files| space(&told, false, has_files).lines().nth(1).unwrap().to_owned();
+        assert_eq!(line(false), "   264212084     73372800     21913088    190839284          27%");
+        assert!(line(true).ends_with(" 13%"), "{}", line(true));
+        assert!(space(&FileSystem { blocks: 0, ..told }, true, false).ends_with(" 0%\n"));
+    }
 }

@@ -75,7 +75,7 @@ fn host_options(options: &wit::TransferOptions) -> Result<TransferOptions, Error
         delete_source: options.delete_source,
         resume: options.resume,
         keep_modified: options.keep_modified,
-        keep_mode: false,
+        keep_mode: None,
         parallel: options.parallel as usize,
     })
 }
