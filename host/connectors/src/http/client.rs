@@ -11,11 +11,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::{Stream, StreamExt};
 use http_body::{Body, Frame, SizeHint};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, Sleep};
+use tower::Service;
 use url::{Host, Url};
 
 use crate::Common;
@@ -131,7 +133,8 @@ impl Client {
     }
 
     /// Sends a request and waits for the head of the answer. The read timeout runs while the remote owes something:
-    /// not while the request's own content is what everything waits for. It then holds for each chunk of the answer.
+    /// not while a connection is made, which has its own timeout, and not while the request's own content is what
+    /// everything waits for. It then holds for each chunk of the answer.
     ///
     /// # Errors
     /// `Denied` by the outgoing policy, or when one side does not trust the other's certificate; `Unavailable` when
@@ -141,7 +144,7 @@ impl Client {
         let host = request.url().host_str().unwrap_or_default().to_owned();
         self.check(request.url()).await.map_err(|error| error.at(Step::Name))?;
         let read_timeout = self.recipe.common.read_timeout;
-        let progress = Arc::new(Progress::starting_within(self.recipe.common.connect_timeout));
+        let progress = Arc::new(Progress::new());
         if let Some(body) = request.body_mut().take() {
             // Content in memory stays as it is, so that the pool may send it again on a fresh connection.
             let body = match body.as_bytes() {
@@ -151,7 +154,9 @@ impl Client {
             *request.body_mut() = Some(body);
         }
         let answer = tokio::select! {
-            answer = self.pool().execute(request) => answer.map_err(|error| failed(&host, error))?,
+            answer = REQUEST.scope(Arc::clone(&progress), self.pool().execute(request)) => {
+                answer.map_err(|error| failed(&host, error))?
+            }
             () = progress.stalled(read_timeout) => {
                 return Err(Error::new(
                     ErrorKind::Timeout,
@@ -197,6 +202,7 @@ impl Recipe {
             .referer(false)
             .user_agent(self.user_agent.as_str())
             .connect_timeout(self.common.connect_timeout)
+            .connector_layer(tower::layer::layer_fn(Connector))
             .pool_idle_timeout(self.common.idle_timeout)
             .pool_max_idle_per_host(self.idle_max)
             .tcp_keepalive(TCP_KEEP_ALIVE)
@@ -325,39 +331,84 @@ impl Resolve for Resolver {
     }
 }
 
+tokio::task_local! {
+    /// The request that is on its way in this task, for the connection that is made for it.
+    static REQUEST: Arc<Progress>;
+}
+
+/// Makes the connections of a pool, and notes that the request in question waits for one.
+#[derive(Clone)]
+struct Connector<S>(S);
+
+impl<T, S> Service<T> for Connector<S>
+where
+    S: Service<T>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, target: T) -> Self::Future {
+        let waiting = REQUEST.try_with(|request| Waiting::begin(Arc::clone(request)));
+        let connected = self.0.call(target);
+        Box::pin(async move {
+            let _waiting = waiting;
+            connected.await
+        })
+    }
+}
+
+/// While it lives, a request waits for its connection, or would if no other had become free.
+struct Waiting(Arc<Progress>);
+
+impl Waiting {
+    fn begin(request: Arc<Progress>) -> Self {
+        request.waits_for_others();
+        Self(request)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.moved();
+    }
+}
+
 /// When something of a request moved last, and who has to move next.
 struct Progress(Mutex<Movement>);
 
 struct Movement {
     last: Instant,
-    source_owes: bool,
+    remote_owes: bool,
 }
 
 impl Progress {
-    /// The first movement may come as late as a connection.
-    fn starting_within(connect_timeout: Duration) -> Self {
-        Self(Mutex::new(Movement { last: Instant::now() + connect_timeout, source_owes: false }))
+    fn new() -> Self {
+        Self(Mutex::new(Movement { last: Instant::now(), remote_owes: true }))
     }
 
     fn moved(&self) {
-        let mut movement = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        movement.last = Instant::now().max(movement.last);
-        movement.source_owes = false;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Movement { last: Instant::now(), remote_owes: true };
     }
 
-    fn waits_for_source(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).source_owes = true;
+    fn waits_for_others(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remote_owes = false;
     }
 
     /// Ends when nothing moved for so long although the remote should have.
     async fn stalled(&self, timeout: Duration) {
         loop {
-            let (last, source_owes) = {
+            let (last, remote_owes) = {
                 let movement = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                (movement.last, movement.source_owes)
+                (movement.last, movement.remote_owes)
             };
             let now = Instant::now();
-            let deadline = if source_owes { now } else { last } + timeout;
+            let deadline = if remote_owes { last } else { now } + timeout;
             if deadline <= now {
                 return;
             }
@@ -383,7 +434,7 @@ impl Body for Watched {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         match frame {
             Poll::Ready(_) => self.progress.moved(),
-            Poll::Pending => self.progress.waits_for_source(),
+            Poll::Pending => self.progress.waits_for_others(),
         }
         frame
     }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use http::Method;
 use tokio::io::AsyncWriteExt;
 use wharf_connectors::http::Config;
-use wharf_connectors::{Error, ErrorKind, chain};
+use wharf_connectors::{Common, Error, ErrorKind, Step, chain};
 
-use crate::{answer, answering, config, get, open, read_until, request, send, server};
+use crate::{READ_TIMEOUT, answer, answering, common, config, get, open, read_until, request, send, server, try_with};
 
 fn once(url: &str) -> Config {
     Config { ..config(url) }
@@ -105,6 +105,41 @@ async fn a_server_that_never_answers_is_a_timeout_and_not_asked_for_ever() {
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert!(error.to_string().contains("neither took nor sent anything"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn the_read_timeout_is_for_the_head_of_the_answer_and_the_connect_timeout_for_what_comes_before() {
+    let url = server(|stream| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let long = Duration::from_secs(20);
+    let patient_to_connect = Common { connect_timeout: long, ..common() };
+    let origin = try_with(config(&url), &patient_to_connect).unwrap();
+    for method in [Method::GET, Method::POST] {
+        let started = Instant::now();
+        let error = send(&origin, request(method, "/", "x")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!(error.to_string().contains("neither took nor sent anything for 0.3 s"), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+    let started = Instant::now();
+    assert_eq!(origin.ping().await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+
+    // A handshake that is not answered is a part of connecting.
+    let patient_to_read = Common { read_timeout: long, ..common() };
+    let origin = try_with(config(&url.replace("http:", "https:")), &patient_to_read).unwrap();
+    let started = Instant::now();
+    let error = get(&origin, "/").await.unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::Timeout, Some(Step::Connect)), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let later_than_read = Common { connect_timeout: READ_TIMEOUT * 3, ..common() };
+    let origin = try_with(config(&url.replace("http:", "https:")), &later_than_read).unwrap();
+    let started = Instant::now();
+    assert_eq!(get(&origin, "/").await.unwrap_err().step(), Some(Step::Connect));
+    assert!(started.elapsed() >= READ_TIMEOUT * 3, "{:?}", started.elapsed());
 }
 
 #[tokio::test]
