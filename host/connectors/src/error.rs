@@ -168,6 +168,13 @@ impl Error {
         self
     }
 
+    /// Puts what was attempted before the message.
+    #[must_use]
+    pub(crate) fn during(mut self, attempt: &str) -> Self {
+        self.message = format!("{attempt}: {}", self.message);
+        self
+    }
+
     /// Adds the time that the remote asked to wait.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {

@@ -41,7 +41,7 @@ pub use token::{ClientAuthentication, ClientCredentials};
 use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
-use crate::operation::{Flow, Meter, Throttle};
+use crate::operation::{Effect, Flow, Meter, Throttle};
 use crate::{Common, chain, tls};
 
 use answer::{Bounded, Bounds, out_of_time};
@@ -279,6 +279,7 @@ impl Origin {
         let url = self.base.join(&request.path, &request.query)?;
         let mut headers = request.headers;
         headers.remove(header::CONTENT_LENGTH);
+        permitted(&request.method, self.base.below(&url))?;
         let (payload, flow) = (Payload::new(request.content), self.flow("send"));
         let outgoing = Outgoing { method: request.method, url, headers, payload, own: true, flow };
         let (head, body) = self.carry_out(outgoing, Some(permitted)).await?.into_parts();
@@ -337,6 +338,7 @@ impl Origin {
         let started = Instant::now();
         let deadline = self.total_timeout.map(|limit| started + limit);
         let (method, path) = (outgoing.method.clone(), self.base.below(&outgoing.url).to_owned());
+        let attempt = self.attempt_at(&method, &outgoing.url);
         let work = async {
             let permit = self.permit().await?;
             let answer = match permitted {
@@ -349,9 +351,15 @@ impl Origin {
             None => work.await,
             Some(deadline) => match tokio::time::timeout_at(deadline, work).await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(out_of_time(self.host())),
+                Err(_) => Err(out_of_time()),
             },
         };
+        let effect = if method.is_safe() { Effect::None } else { Effect::Unknown };
+        let outcome = outcome.map_err(|error| match outgoing.payload.source_failed() {
+            // That is another place's failure, and has its own words.
+            true => error,
+            false => effect.told_in(error).during(&attempt),
+        });
         let told = match &outcome {
             Ok((answer, _)) => answer.status().as_u16().to_string(),
             Err(error) => error.kind().word().to_owned(),
@@ -367,11 +375,16 @@ impl Origin {
             "connection operation"
         );
         let (answer, permit) = outcome?;
-        let host = outgoing.url.host_str().unwrap_or_default().to_owned();
         let (bytes_max, flow) = (self.answer_bytes_max, self.flow("receive"));
-        let bounds = Bounds { host, deadline, bytes_max, flow, _permit: permit };
+        let bounds = Bounds { attempt, deadline, bytes_max, flow, _permit: permit };
         let (head, body) = answer.into_parts();
         Ok(::http::Response::from_parts(head, Body::wrap(Bounded::new(body, bounds)?)))
+    }
+
+    /// What is attempted, as messages name it: without the query, which may hold secrets.
+    fn attempt_at(&self, method: &Method, url: &Url) -> String {
+        let (place, path) = (url.origin().ascii_serialization(), url.path());
+        format!("{method} {place}{path} on connection {}", self.connection)
     }
 
     /// As for the operations of every connection; the outcome is the status where there is one.
@@ -384,13 +397,12 @@ impl Origin {
         Flow::new(&self.meter(way), self.throttle.clone())
     }
 
-    /// Goes where the answers send it.
+    /// Goes where the answers send it. The first place is permitted already.
     async fn follow(
         &self,
         outgoing: &mut Outgoing,
         permitted: &Permitted<'_>,
     ) -> Result<::http::Response<Body>, Error> {
-        permitted(&outgoing.method, self.base.below(&outgoing.url))?;
         let mut seen: Vec<(Method, Url)> = Vec::new();
         loop {
             let answer = self.exchange(outgoing).await?;

@@ -56,6 +56,26 @@ impl Effect {
             Self::Partial => "a part of it may have happened",
         }
     }
+
+    /// An error with what is known of the effect, where the remote may have done what the error says nothing of,
+    /// because its answer was lost.
+    pub(crate) fn told_in(self, error: Error) -> Error {
+        // Nothing was asked for before the way to the remote was gone.
+        let was_asked = matches!(error.step(), None | Some(Step::Command));
+        let is_lost = match error.kind() {
+            ErrorKind::Timeout => true,
+            // A refusal has no cause, a broken connection does.
+            ErrorKind::Unavailable | ErrorKind::Interrupted => error.source().is_some(),
+            _ => false,
+        };
+        match self {
+            Self::WholeOrNot | Self::Unknown if was_asked && is_lost => {
+                error.with_effect(&format!("{}, so look before you repeat it", self.when_cut_off()))
+            }
+            // What of a part arrived stays, which the error says.
+            _ => error,
+        }
+    }
 }
 
 /// One operation, from its beginning, before it waits for its place, to its one log line.
@@ -114,31 +134,15 @@ impl Operation {
     /// Ends the operation with its result, which is handed on.
     pub(crate) fn end<T>(mut self, result: Result<T, Error>) -> Result<T, Error> {
         self.tell(result.as_ref().err());
-        let result = result.map_err(|error| error.seen_from(&self.shared.common.root));
-        result.map_err(|error| match self.may_be_done(&error) {
-            true => error.with_effect(&format!("{}, so look before you repeat it", self.effect.when_cut_off())),
-            false => error,
+        result.map_err(|error| {
+            let has_unsent = self.has_unsent.load(Ordering::Relaxed);
+            let effect = match self.effect {
+                // No file gets its name before its last byte; and by its kind nothing was done.
+                Effect::WholeOrNot if has_unsent || error.kind() == ErrorKind::Interrupted => Effect::None,
+                effect => effect,
+            };
+            effect.told_in(error.seen_from(&self.shared.common.root))
         })
-    }
-
-    /// Whether the remote may have done what an error says nothing of, because its answer was lost.
-    fn may_be_done(&self, error: &Error) -> bool {
-        // Nothing was asked for before the way to the remote was gone.
-        let was_asked = matches!(error.step(), None | Some(Step::Command));
-        let is_lost = match error.kind() {
-            ErrorKind::Timeout => true,
-            // A refusal has no cause, a broken connection does.
-            ErrorKind::Unavailable | ErrorKind::Interrupted => error.source().is_some(),
-            _ => false,
-        };
-        let is_possible = match self.effect {
-            // What arrived stays, which the error says.
-            Effect::None | Effect::Partial => false,
-            // No file gets its name before its last byte; and by its kind nothing was done.
-            Effect::WholeOrNot => !self.has_unsent.load(Ordering::Relaxed) && error.kind() != ErrorKind::Interrupted,
-            Effect::Unknown => true,
-        };
-        was_asked && is_lost && is_possible
     }
 
     fn tell(&mut self, error: Option<&Error>) {

@@ -15,7 +15,8 @@ use crate::operation::Flow;
 
 /// The bounds of an answer.
 pub(super) struct Bounds {
-    pub(super) host: String,
+    /// What was attempted, for messages.
+    pub(super) attempt: String,
     pub(super) deadline: Option<Instant>,
     pub(super) bytes_max: Option<u64>,
     pub(super) flow: Flow,
@@ -49,18 +50,14 @@ impl Bounded {
 
 fn too_large(bounds: &Bounds) -> Error {
     let most = bounds.bytes_max.unwrap_or(u64::MAX);
-    Error::new(
-        ErrorKind::TooLarge,
-        format!("the answer of {} is larger than the {most} bytes that answer-max allows", bounds.host),
-    )
+    Error::new(ErrorKind::TooLarge, format!("the answer is larger than the {most} bytes that answer-max allows"))
+        .during(&bounds.attempt)
 }
 
 /// The error of a request that did not end within the connection's total timeout.
-pub(super) fn out_of_time(host: &str) -> Error {
-    Error::new(
-        ErrorKind::Timeout,
-        format!("the request to {host} and its answer did not end within the total-timeout of the connection"),
-    )
+pub(super) fn out_of_time() -> Error {
+    let what = "request and answer did not end within the total-timeout of the connection";
+    Error::new(ErrorKind::Timeout, what)
 }
 
 impl Body for Bounded {
@@ -70,7 +67,7 @@ impl Body for Bounded {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         if this.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(context).is_ready()) {
-            return Poll::Ready(Some(Err(out_of_time(&this.bounds.host))));
+            return Poll::Ready(Some(Err(out_of_time().during(&this.bounds.attempt))));
         }
         loop {
             if let Some((_, within_the_rate)) = &mut this.held {
@@ -79,7 +76,9 @@ impl Body for Bounded {
             }
             let frame = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
                 None => return Poll::Ready(None),
-                Some(Err(error)) => return Poll::Ready(Some(Err(failed(&this.bounds.host, error)))),
+                Some(Err(error)) => {
+                    return Poll::Ready(Some(Err(failed("the origin", error).during(&this.bounds.attempt))));
+                }
                 Some(Ok(frame)) => frame,
             };
             let bytes = frame.data_ref().map_or(0, Bytes::len);

@@ -13,6 +13,7 @@ use rustls::ProtocolVersion;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use url::Url;
 
 use super::Origin;
 use crate::backend::Facts;
@@ -26,21 +27,23 @@ impl Origin {
     /// What failed, with its step, as for [`Origin::send`]; `Denied` when the origin refuses the credentials (401, 403),
     /// `Unavailable` when it answers that it fails (5xx).
     pub async fn ping(&self) -> Result<Facts, Error> {
+        let url = self.base.join(&self.ping.path, &[])?;
+        let attempt = self.attempt_at(&self.ping.method, &url);
+        self.step_by_step(url).await.map_err(|error| error.during(&attempt))
+    }
+
+    async fn step_by_step(&self, url: Url) -> Result<Facts, Error> {
         let mut facts = Vec::new();
         if !self.proxied {
             self.reach(&mut facts).await?;
         }
-        let url = self.base.join(&self.ping.path, &[])?;
         let mut request = reqwest::Request::new(self.ping.method.clone(), url);
         *request.headers_mut() = HeaderMap::new();
         let authorized = self.authorizer.authorize(&mut request, self.token_client()).await;
         authorized.map_err(|error| error.at(Step::Login))?;
         let answer = self.own.send(request).await.map_err(|error| error.at(Step::Command))?;
         let status = answer.status();
-        let said = |kind, why: &str| {
-            let (host, method, status) = (self.host(), &self.ping.method, status.as_u16());
-            Error::new(kind, format!("{host} answers {method} of the ping's path with status {status}: {why}"))
-        };
+        let said = |kind, why: &str| Error::new(kind, format!("it is answered with status {}: {why}", status.as_u16()));
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let why = "it refuses the credentials of the connection, or wants some; or set ping-path to a place \

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use tokio::io::AsyncWriteExt;
-use wharf_connectors::http::Config;
+use wharf_connectors::http::{Config, Credentials};
 use wharf_connectors::{Common, Error, ErrorKind, Step, chain};
 
 use crate::{READ_TIMEOUT, answer, answering, common, config, get, open, read_until, request, send, server, try_with};
@@ -105,6 +105,41 @@ async fn a_server_that_never_answers_is_a_timeout_and_not_asked_for_ever() {
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert!(error.to_string().contains("neither took nor sent anything"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn an_error_names_the_request_and_says_what_is_known_of_its_effect() {
+    let lost = "it may have happened, so look before you repeat it";
+    let closing = server(|mut stream| async move {
+        read_until(&mut stream, b"\r\n\r\n").await;
+    })
+    .await;
+    let silent = server(|stream| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    for (url, happened) in [(closing, "closed the connection before the end of its answer"), (silent, "for 0.3 s")] {
+        let credentials = Credentials::KeyParameter("key".to_owned(), "hunter2".into());
+        let origin = open(Config { credentials, ..config(&format!("{url}/v1")) });
+        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::GET, Method::OPTIONS] {
+            let mut asked = request(method.clone(), "/orders", "");
+            asked.query.push(("token".to_owned(), "hunter3".to_owned()));
+            let error = send(&origin, asked).await.unwrap_err();
+            let message = error.to_string();
+            let request = format!("{method} {url}/v1/orders on connection test: 127.0.0.1 ");
+            assert!(message.starts_with(&request) && message.contains(happened), "{message}");
+            assert_eq!(message.ends_with(lost), !method.is_safe(), "{message}");
+            assert!(!chain(&error).contains("hunter"), "{}", chain(&error));
+        }
+        let error = origin.ping().await.unwrap_err();
+        assert!(error.to_string().starts_with(&format!("HEAD {url}/v1 on connection test: ")), "{error}");
+    }
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let error = send(&open(config(&nobody)), request(Method::POST, "/", "")).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("POST {nobody}/ on connection test: cannot connect to 127.0.0.1"));
 }
 
 #[tokio::test]
