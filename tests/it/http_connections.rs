@@ -114,6 +114,26 @@ async fn a_request_that_is_safe_to_repeat_is_repeated_for_both_kinds_of_clients(
 }
 
 #[tokio::test]
+async fn an_origin_that_is_left_alone_is_named_in_the_log_and_in_the_answer() {
+    let origin = Origin::start(|_| answer(503, "", "not now")).await;
+    let breaker = CONFIGURATION.replace("[service-defaults]", "breaker-failures = 1\n[service-defaults]");
+    let host = Host::builder()
+        .configuration(&breaker)
+        .set("port", origin.port())
+        .file("authority.pem", origin.authority())
+        .variable("PARTNER_TOKEN", "hunter2")
+        .variable("PARTNER_TENANT", "tenant7")
+        .services(&["http"])
+        .start()
+        .await;
+    host.post("http?connection=partner&path=/orders", "x").await.expect(503);
+    host.log().wait_for(&["a circuit breaker opens", "connection=\"partner\""]).await;
+    let detail = host.post("http?connection=partner&path=/orders", "x").await.problem(503);
+    let request = format!("POST https://127.0.0.1:{}/v1/orders on connection partner: ", origin.port());
+    assert!(detail.starts_with(&request) && detail.contains("nothing is sent to this origin"), "{detail}");
+}
+
+#[tokio::test]
 async fn a_grant_ends_at_its_methods_and_at_its_path() {
     let origin = Origin::start(|seen| match seen.lines().next() {
         Some(line) if line.contains("/away") => answer(302, "Location: /v1/closed\r\n", ""),

@@ -247,7 +247,7 @@ impl Origin {
             common: common.clone(),
             redirects: config.redirects,
             retry_budget: config.retry_budget,
-            circuit: Circuit::new(config.breaker),
+            circuit: Circuit::new(connection, config.breaker),
             total_timeout: config.total_timeout,
             answer_bytes_max: config.answer_bytes_max,
             proxied: config.proxy.is_some(),

@@ -45,6 +45,8 @@ impl Default for Breaker {
 /// The breaker of one origin.
 #[derive(Debug)]
 pub(super) struct Circuit {
+    /// The name of the connection, for the log.
+    connection: String,
     settings: Breaker,
     state: Mutex<State>,
 }
@@ -74,8 +76,8 @@ pub(super) struct Admission<'c> {
 }
 
 impl Circuit {
-    pub(super) fn new(settings: Breaker) -> Self {
-        Self { settings, state: Mutex::new(State::closed()) }
+    pub(super) fn new(connection: &str, settings: Breaker) -> Self {
+        Self { connection: connection.to_owned(), settings, state: Mutex::new(State::closed()) }
     }
 
     /// Asks to send one request.
@@ -124,7 +126,8 @@ impl Circuit {
                     } else {
                         format!("{failures} of the last {total} requests failed (the last one: {reason})")
                     };
-                    tracing::warn!(why, pause_s = self.settings.pause.as_secs_f32(), "a circuit breaker opens");
+                    let (connection, pause_s) = (&self.connection, self.settings.pause.as_secs_f32());
+                    tracing::warn!(connection, why, pause_s, "a circuit breaker opens");
                     *state = self.open(now, why);
                 }
             }
@@ -211,7 +214,8 @@ mod tests {
     const PAUSE: Duration = Duration::from_secs(10);
 
     fn circuit(failures: u32, percent: u32) -> Circuit {
-        Circuit::new(Breaker { failures, percent, window: Duration::from_secs(60), requests_min: 4, pause: PAUSE })
+        let window = Duration::from_secs(60);
+        Circuit::new("test", Breaker { failures, percent, window, requests_min: 4, pause: PAUSE })
     }
 
     #[tokio::test(start_paused = true)]

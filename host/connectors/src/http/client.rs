@@ -155,7 +155,7 @@ impl Client {
         }
         let answer = tokio::select! {
             answer = REQUEST.scope(Arc::clone(&progress), self.pool().execute(request)) => {
-                answer.map_err(|error| failed(&host, error))?
+                answer.map_err(|error| self.recipe.failed(&host, error))?
             }
             () = progress.stalled(read_timeout) => {
                 return Err(Error::new(
@@ -226,6 +226,27 @@ impl Recipe {
         }
         builder.build().map_err(|error| invalid("the settings do not make an HTTP client", error))
     }
+
+    /// As the function [`failed`]; where a proxy is the reason, that is told.
+    fn failed(&self, host: &str, error: reqwest::Error) -> Error {
+        let Some(proxy) = self.proxy.as_ref().filter(|_| error.is_connect()) else { return failed(host, error) };
+        let proxy = format!("the proxy {}", proxy.url.origin().ascii_serialization());
+        if error.is_timeout() {
+            return failed(&format!("{host} through {proxy}"), error);
+        }
+        let of_tunnel = causes(&error).find_map(|cause| cause.to_string().strip_prefix(OF_TUNNEL).map(str::to_owned));
+        let is_tunnelled = error.url().is_some_and(|url| url.scheme() == "https");
+        let (kind, what) = match of_tunnel.as_deref() {
+            Some(PROXY_UNREACHABLE) => return failed(&proxy, error),
+            Some(PROXY_WANTS_CREDENTIALS) => {
+                (ErrorKind::Denied, format!("{proxy} wants other credentials; set proxy-user and proxy-password"))
+            }
+            Some(_) => (ErrorKind::Unavailable, format!("{proxy} makes no connection to {host}")),
+            // Without a tunnel there is no connection but that to the proxy.
+            None => return failed(if is_tunnelled { host } else { &proxy }, error),
+        };
+        Error::new(kind, what).with_source(error.without_url()).at(Step::Connect)
+    }
 }
 
 /// The protocols that are offered to a server.
@@ -245,8 +266,10 @@ where
     reqwest::Body::wrap(Streamed { size, stream: Mutex::new(stream.map(|chunk| chunk.map_err(Into::into)).boxed()) })
 }
 
-/// How the HTTP library words the 407 of a proxy; its type for that is private.
-const PROXY_WANTS_CREDENTIALS: &str = "tunnel error: proxy authorization required";
+/// How the HTTP library words what is wrong with a tunnel through a proxy; its type for that is private.
+const OF_TUNNEL: &str = "tunnel error: ";
+const PROXY_WANTS_CREDENTIALS: &str = "proxy authorization required";
+const PROXY_UNREACHABLE: &str = "failed to create underlying connection";
 
 /// What went wrong with a request or the body of an answer, in the terms of this crate. An [`Error`] of this crate
 /// that travelled through the HTTP library comes out again.
@@ -273,10 +296,6 @@ pub(crate) fn failed(host: &str, error: reqwest::Error) -> Error {
         }
     }
     let named = causes(&error).find_map(|cause| {
-        if cause.to_string() == PROXY_WANTS_CREDENTIALS {
-            let why = "the proxy wants other credentials; set proxy-user and proxy-password";
-            return Some((ErrorKind::Denied, format!("{host}: {why}")));
-        }
         let hyper: &hyper::Error = cause.downcast_ref()?;
         if hyper.is_parse_too_large() {
             Some((ErrorKind::TooLarge, format!("the head of the answer of {host} is larger than any should be")))
@@ -289,7 +308,9 @@ pub(crate) fn failed(host: &str, error: reqwest::Error) -> Error {
         }
     });
     let (kind, what) = named.unwrap_or_else(|| {
-        if error.is_timeout() {
+        if error.is_timeout() && error.is_connect() {
+            (ErrorKind::Timeout, format!("connecting to {host} took longer than connect-timeout allows"))
+        } else if error.is_timeout() {
             (ErrorKind::Timeout, format!("{host} did not answer in time"))
         } else if error.is_connect() {
             (ErrorKind::Unavailable, format!("cannot connect to {host}"))

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use wharf_connectors::http::{Config, Credentials, Proxy, Redirects};
-use wharf_connectors::{ErrorKind, chain, tls};
+use wharf_connectors::{ErrorKind, Step, chain, tls};
 
 use crate::{
     Heard, Seen, answer, answering, config, converse, get, open, read_until, request, send, server, text, try_open,
@@ -288,6 +288,37 @@ async fn the_outgoing_policy_holds_for_a_proxy_and_for_what_is_behind_it() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_cannot_be_reached_or_reaches_nothing_is_told_with_its_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let silent = server(|stream| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let unhelpful = server(|mut stream| async move {
+        read_until(&mut stream, b"\r\n\r\n").await;
+        let _ = stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n").await;
+    })
+    .await;
+    let reached = "inside.invalid through the proxy";
+    for (scheme, proxy_url, part) in [
+        ("http", &nobody, format!("cannot connect to the proxy {nobody}")),
+        ("https", &nobody, format!("cannot connect to the proxy {nobody}")),
+        ("https", &silent, format!("connecting to {reached} {silent} took longer than connect-timeout")),
+        ("https", &unhelpful, format!("the proxy {unhelpful} makes no connection to inside.invalid")),
+    ] {
+        let proxy = Some(Proxy { url: proxy_url.parse().unwrap(), credentials: None });
+        let origin = open(Config { proxy, ..config(&format!("{scheme}://inside.invalid/")) });
+        for error in [get(&origin, "/").await.unwrap_err(), origin.ping().await.unwrap_err()] {
+            assert_eq!(error.step(), Some(Step::Connect), "{error}");
+            assert!(error.to_string().contains(&part), "{part} in {}", chain(&error));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_that_refuses_is_told() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -301,5 +332,5 @@ async fn a_proxy_that_refuses_is_told() {
     let error = get(&open(Config { proxy, ..config("https://inside.invalid/") }), "/").await.unwrap_err();
     let message = chain(&error);
     assert_eq!(error.kind(), ErrorKind::Denied, "{message}");
-    assert!(message.contains("the proxy wants"), "{message}");
+    assert!(message.contains(&format!("the proxy http://{address} wants other credentials")), "{message}");
 }

@@ -101,13 +101,18 @@ fn local(section: &mut Section<'_>) -> Option<local::Config> {
     Some(local::Config { folder: section.document().resolve(&folder) })
 }
 
-/// The URL of an origin, with an optional path. The value is not repeated in a message: it may hold a password.
+/// The URL of an origin, with an optional path.
 fn url(value: &DeValue<'_>) -> Result<Url, String> {
-    const FORM: &str = "write one such as \"https://api.example.com/v1\"";
-    let text = value.as_str().ok_or_else(|| expected("a URL such as \"https://api.example.com/v1\"", value))?;
-    let url = Url::parse(text).map_err(|error| format!("this is not a URL ({error}); {FORM}"))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(format!("this is not a URL of http or https; {FORM}"));
+    url_such_as("https://api.example.com/v1", &["http", "https"], value)
+}
+
+/// The value is not repeated in a message: it may hold a password.
+fn url_such_as(example: &str, schemes: &[&str], value: &DeValue<'_>) -> Result<Url, String> {
+    let text = value.as_str().ok_or_else(|| expected(&format!("a URL such as {example:?}"), value))?;
+    let url =
+        Url::parse(text).map_err(|error| format!("this is not a URL ({error}); write one such as {example:?}"))?;
+    if !schemes.contains(&url.scheme()) || url.host().is_none() {
+        return Err(format!("this is not a URL of {}; write one such as {example:?}", schemes.join(" or ")));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("a URL must not hold a user name or a password".to_owned());

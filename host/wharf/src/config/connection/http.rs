@@ -11,7 +11,7 @@ use wharf_connectors::http::{
 };
 
 use super::dropbox::user_agent;
-use super::{is_this_machine, secure_url, tls, url};
+use super::{is_this_machine, secure_url, tls, url, url_such_as};
 use crate::config::document::Section;
 use crate::config::secret;
 use crate::config::values::{self, expected};
@@ -198,7 +198,7 @@ fn headers(section: &mut Section<'_>) -> Option<Vec<DefaultHeader>> {
 
 /// `Some(None)` when there is none; `None` when something is wrong with it.
 fn proxy(section: &mut Section<'_>) -> Option<Option<Proxy>> {
-    let url = section.read("proxy", url);
+    let url = section.read("proxy", |value| url_such_as("http://proxy.example.com:3128", &["http"], value));
     let user = section.read("proxy-user", values::text);
     let password = secret::read(section, "proxy-password");
     let has = ["proxy", "proxy-user", "proxy-password"].map(|key| section.has(key));

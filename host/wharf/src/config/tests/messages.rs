@@ -364,7 +364,15 @@ fn credentials_of_an_origin_are_one_way_and_whole() {
         ),
         ("headers = [{ name = 'Host', value = 'x' }]", "1: : the header host is the host's own to set"),
         ("headers = [{ name = 'X' }]", "4: .headers[0]: write either value, or secret with a reference to one"),
-        ("proxy = 'https://proxy'", "1: : the url of a proxy must begin with http://"),
+        (
+            "proxy = 'https://proxy'",
+            "4: .proxy: this is not a URL of http; write one such as \"http://proxy.example.com:3128\"",
+        ),
+        (
+            "proxy = 'proxy.example.com'",
+            "4: .proxy: this is not a URL (relative URL without a base); write one such as \
+             \"http://proxy.example.com:3128\"",
+        ),
         ("proxy-user = 'me'", "1: .proxy: missing: proxy-user and proxy-password belong to it"),
         (
             "proxy = 'http://p'\nproxy-user = 'me'",
