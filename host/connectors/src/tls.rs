@@ -121,7 +121,11 @@ impl Config {
             .with_protocol_versions(versions)
             .map_err(|error| Error::new(ErrorKind::Internal, "no TLS version is usable").with_source(error))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier { trust: self.trust(&provider)?, provider }));
+            .with_custom_certificate_verifier(Arc::new(Verifier {
+                trust: self.trust(&provider)?,
+                has_own_authority: self.authority.is_some(),
+                provider,
+            }));
         let Some(identity) = &self.identity else { return Ok(builder.with_no_client_auth()) };
         let certificates = certificates("client certificate", &identity.certificates)?;
         let key = PrivateKeyDer::from_pem_slice(identity.key.expose_secret().as_bytes()).map_err(|error| {
@@ -191,6 +195,8 @@ enum Trust {
 #[derive(Debug)]
 struct Verifier {
     trust: Trust,
+    /// What is trusted is configured for this connection.
+    has_own_authority: bool,
     provider: Arc<CryptoProvider>,
 }
 
@@ -215,7 +221,7 @@ impl ServerCertVerifier for Verifier {
                 }
             }
         };
-        let untrusted = Untrusted { fingerprint, reason };
+        let untrusted = Untrusted { fingerprint, reason, has_own_authority: self.has_own_authority };
         Err(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(untrusted)))))
     }
 
@@ -249,6 +255,7 @@ impl ServerCertVerifier for Verifier {
 pub(crate) struct Untrusted {
     fingerprint: Fingerprint,
     reason: Distrust,
+    has_own_authority: bool,
 }
 
 #[derive(Debug)]
@@ -282,6 +289,11 @@ impl fmt::Display for Untrusted {
             CertificateError::NotValidYetContext { not_before, .. } => {
                 write!(formatter, "it is not valid before {}", day(not_before))?;
             }
+            // What a certificate is told as that ends before it begins; the library tells no time then.
+            CertificateError::Expired => formatter.write_str("it has expired, or ends before it begins")?,
+            CertificateError::UnknownIssuer if self.has_own_authority => {
+                formatter.write_str("it is signed by an unknown authority, which is not in certificate-authority")?;
+            }
             CertificateError::UnknownIssuer => {
                 formatter.write_str(
                     "it is signed by an unknown authority; set certificate-authority to that authority's certificate",
@@ -294,7 +306,9 @@ impl fmt::Display for Untrusted {
             CertificateError::Other(OtherError(error)) => write!(formatter, "{error}")?,
             error => write!(formatter, "{error}")?,
         }
-        write!(formatter, ". To trust this very certificate, set certificate-pin = \"{fingerprint}\"")
+        write!(formatter, ". To trust this very certificate, set certificate-pin = \"{fingerprint}\"")?;
+        // The two exclude each other.
+        formatter.write_str(if self.has_own_authority { " in place of certificate-authority" } else { "" })
     }
 }
 

@@ -100,9 +100,14 @@ async fn a_certificate_that_is_not_trusted_is_told_with_the_reason() {
         parameters.not_before = rcgen::date_time_ymd(2019, 1, 1);
         parameters.not_after = rcgen::date_time_ymd(2020, 1, 1);
     };
+    let ended_before_it_began = |parameters: &mut CertificateParams| {
+        parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(2019, 1, 1);
+    };
     for (certificate, part) in [
         (stranger.sign("127.0.0.1", |_| {}), "signed by an unknown authority"),
         (authority.sign("127.0.0.1", long_ago), "it expired at 2020-01-01"),
+        (authority.sign("127.0.0.1", ended_before_it_began), "it has expired, or ends before it begins"),
         (authority.sign("other.example", |_| {}), "it is not for 127.0.0.1"),
     ] {
         let (url, seen) = secure(certificate, None, |_, _| answer(200, &[], "")).await;
@@ -111,6 +116,8 @@ async fn a_certificate_that_is_not_trusted_is_told_with_the_reason() {
             let message = chain(&error);
             assert_eq!(error.kind(), ErrorKind::Denied, "{message}");
             assert!(message.contains(part), "{part} in {message}");
+            assert!(message.contains("certificate-pin = \"sha256:"), "{message}");
+            assert!(message.ends_with(" in place of certificate-authority"), "{message}");
         }
         assert!(seen.lines().is_empty());
     }
