@@ -158,6 +158,10 @@ async fn a_grant_ends_at_its_methods_and_at_its_path() {
     let detail = host.post("http?connection=partner&path=/open/7", "x").await.problem(403);
     assert!(detail.contains("may not send POST to \"/open/7\"") && detail.contains("access = \"write\""), "{detail}");
     assert_eq!(origin.seen().len(), 2, "nothing of that was sent");
+    let refused = r#"service outgoing may not send GET to \"/closed\" on connection partner; to allow it, add"#;
+    host.log().wait_for(&["an outgoing request is denied", refused]).await;
+    host.get(&format!("outgoing?url=https://127.0.0.1:{}/v2", origin.port())).await.problem(503);
+    host.log().wait_for(&["no connection of type http covers it"]).await;
     let detail = host.get("http?connection=partner&path=/open/away").await.problem(403);
     assert!(detail.contains("may not send GET to \"/closed\""), "{detail}");
     assert_eq!(origin.seen().len(), 3);

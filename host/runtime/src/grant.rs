@@ -28,8 +28,8 @@ pub(crate) fn open(settings: &LiveSettings, service: &str, connection: &str) -> 
         Some(_) => Err(Error::new(
             ErrorKind::Denied,
             format!(
-                "service {service} may not use connection {connection}; to allow it, add to [services.{service:?}]: \
-                 grants = [{{ connection = {connection:?}, access = \"read\", path = \"/\" }}]"
+                "service {service} may not use connection {connection}; {}",
+                advice(service, connection, Access::Read, &RemotePath::root())
             ),
         )),
         None => Err(Error::new(
@@ -45,6 +45,23 @@ fn confined(remote: &Remote, grants: &[Grant]) -> Remote {
     let folders: Vec<RemotePath> =
         grants.iter().filter(|grant| !is_covered(grant)).map(|grant| grant.path.clone()).collect();
     if folders.is_empty() { remote.clone() } else { remote.within(&folders) }
+}
+
+/// The line of configuration that would allow what was refused.
+fn advice(service: &str, connection: &str, access: Access, path: &RemotePath) -> String {
+    format!(
+        "to allow it, add {{ connection = {connection:?}, access = {:?}, path = {:?} }} to grants of \
+         [services.{service:?}]",
+        word(access),
+        path.as_str()
+    )
+}
+
+fn word(access: Access) -> &'static str {
+    match access {
+        Access::Read => "read",
+        Access::Write => "write",
+    }
 }
 
 /// Opens a connection of one type for a service: with it comes `part`, which only that type has.
@@ -79,16 +96,13 @@ impl Granted {
             return Ok(path);
         }
         let (service, connection) = (&self.service, self.remote.name());
-        let word = match access {
-            Access::Read => "read",
-            Access::Write => "write",
-        };
+        let folder = path.parent().unwrap_or(path.clone());
         Err(Error::new(
             ErrorKind::Denied,
             format!(
-                "service {service} may not {word} {path} on connection {connection}; to allow it, add to \
-                 [services.{service:?}]: grants = [{{ connection = {connection:?}, access = {word:?}, path = {:?} }}]",
-                path.parent().unwrap_or(path.clone()).as_str()
+                "service {service} may not {} {path} on connection {connection}; {}",
+                word(access),
+                advice(service, connection, access, &folder)
             ),
         ))
     }
@@ -103,16 +117,13 @@ impl Granted {
             return Ok(());
         }
         let (service, connection) = (&self.service, self.remote.name());
-        let word = match access {
-            Access::Read => "read",
-            Access::Write => "write",
-        };
+        // A path that is written in a form of its own is covered by no grant but one on everything.
+        let folder = RemotePath::parse(path).ok().filter(|folder| is_within(path, folder));
         Err(Error::new(
             ErrorKind::Denied,
             format!(
-                "service {service} may not send {method} to {path:?} on connection {connection}; to allow it, add to \
-                 [services.{service:?}]: grants = [{{ connection = {connection:?}, access = {word:?} }}], with a path \
-                 to confine it"
+                "service {service} may not send {method} to {path:?} on connection {connection}; {}",
+                advice(service, connection, access, &folder.unwrap_or_else(RemotePath::root))
             ),
         ))
     }
@@ -136,6 +147,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
+    use http::Method;
     use wharf_connectors::{ByteRange, Common, Config, Egress, local};
 
     use super::*;
@@ -161,8 +173,28 @@ mod tests {
         let settings = settings(folder.path(), vec![grant(Access::Read, "/in")]);
         let error = open(&settings, "stranger", "disk").err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Denied);
-        assert!(error.to_string().contains(r#"[services."stranger"]"#), "{error}");
+        assert_eq!(
+            error.to_string(),
+            r#"service stranger may not use connection disk; to allow it, add { connection = "disk", access = "read", path = "/" } to grants of [services."stranger"]"#
+        );
         assert_eq!(open(&settings, "mover", "dusk").err().unwrap().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_refused_request_is_told_with_a_grant_that_would_cover_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let granted = open(&settings(folder.path(), vec![grant(Access::Read, "/in")]), "mover", "disk").unwrap();
+        for (method, path, access, folder) in [
+            (Method::GET, "/other/7", "read", "/other/7"),
+            (Method::POST, "/in/7/", "write", "/in/7"),
+            (Method::GET, "/a%2Fb", "read", "/"),
+            (Method::GET, "", "read", "/"),
+        ] {
+            let error = granted.allow_request(&method, path).unwrap_err().to_string();
+            let what = format!("service mover may not send {method} to {path:?} on connection disk; ");
+            let line = format!(r#"{{ connection = "disk", access = "{access}", path = "{folder}" }}"#);
+            assert!(error.starts_with(&what) && error.contains(&line), "{error}");
+        }
     }
 
     #[test]
@@ -180,6 +212,9 @@ mod tests {
         for (access, path) in [(Access::Write, "/in/a"), (Access::Read, "/inner"), (Access::Read, "/")] {
             assert_eq!(granted.allow(access, path).unwrap_err().kind(), ErrorKind::Denied, "{path}");
         }
+        let error = granted.allow(Access::Write, "/in/new/a").unwrap_err().to_string();
+        let line = r#"add { connection = "disk", access = "write", path = "/in/new" } to grants of [services."mover"]"#;
+        assert!(error.ends_with(line), "{error}");
         assert_eq!(granted.allow(Access::Read, "/in/../secret").unwrap_err().kind(), ErrorKind::Invalid);
     }
 

@@ -13,8 +13,9 @@ use wharf_connectors::http::is_within;
 use wharf_connectors::{Error, ErrorKind, Step, chain};
 
 use crate::body::Body;
+use crate::grant;
 use crate::guest::Surroundings;
-use crate::settings::Access;
+use crate::settings::{Access, LiveSettings};
 
 /// The hooks of one instance.
 pub(crate) struct OutgoingHttp {
@@ -72,8 +73,8 @@ async fn send(
             method = %request.method(),
             // Without path and query, which may hold secrets.
             origin = origin_of(request.uri()),
-            "an outgoing request is denied: no granted connection of type http covers it; to allow it, configure \
-             [connections.NAME] type = \"http\" with this origin as url, and grant NAME to the service"
+            why = why_denied(settings, service, &request),
+            "an outgoing request is denied"
         );
         return Err(HttpError::HttpRequestDenied);
     };
@@ -87,6 +88,24 @@ async fn send(
             Err(told(&error))
         }
     }
+}
+
+/// Which connection would have covered a request, and why the service may not use it for that.
+fn why_denied(settings: &LiveSettings, service: &str, request: &http::Request<WasiBody>) -> String {
+    let granted = settings.service(service).grants.iter().map(|grant| &grant.connection);
+    let refusal = granted.chain(settings.connections.keys()).find_map(|connection| {
+        let path = settings.connections.get(connection)?.http()?.path_of(request.uri())?;
+        let granted = grant::open(settings, service, connection);
+        granted.and_then(|granted| granted.allow_request(request.method(), &path)).err()
+    });
+    refusal.map_or_else(
+        || {
+            "no connection of type http covers it; to allow it, configure [connections.NAME] type = \"http\" with this \
+             origin as url, and grant NAME to the service"
+                .to_owned()
+        },
+        |refusal| refusal.to_string(),
+    )
 }
 
 fn origin_of(uri: &http::Uri) -> String {
