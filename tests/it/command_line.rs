@@ -109,6 +109,47 @@ async fn a_connection_that_is_not_configured_is_told_with_those_that_are() {
 }
 
 #[tokio::test]
+async fn with_json_every_error_has_the_same_form_also_of_the_command_line() {
+    let place = Place::new();
+    for (arguments, code, kind, part) in [
+        ("ls --json partner:/a/../b", 2, "invalid", "partner:/a/../b"),
+        ("cp --json one", 2, "invalid", "<TARGET>"),
+        ("ping --json patner", 3, "not-found", "no connection is named"),
+        ("ping --json partner --config no.toml", 3, "invalid", "no.toml: cannot be read"),
+        ("ping nobody --json", 1, "denied", "refused the login"),
+    ] {
+        let said = place.wharf(arguments).await;
+        assert_eq!((said.code, said.errors.as_str()), (Some(code), ""), "{arguments}");
+        let told = said.json();
+        let error = told.last().unwrap()["error"].as_object().unwrap();
+        assert_eq!(error["kind"], kind, "{arguments}");
+        assert!(error["message"].as_str().unwrap().contains(part), "{error:?}");
+        assert!(error.contains_key("step") && error.contains_key("retry_after_seconds"), "{error:?}");
+    }
+    let people = place.wharf("ls partner:/a/../b").await;
+    assert_eq!((people.code, people.output.as_str()), (Some(2), ""));
+    assert!(people.errors.starts_with("error: "), "{}", people.errors);
+    let help = place.done("ls --json --help").await;
+    assert!(help.output.contains("Usage: wharf ls"), "{}", help.output);
+}
+
+#[tokio::test]
+async fn a_reader_who_leaves_early_is_no_reason_for_an_error_message() {
+    let place = Place::new();
+    fs::write(place.path("disk/a"), "").unwrap();
+    for arguments in ["ping partner", "ping --json partner", "check", "ls disk:/"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+        command.args(arguments.split_whitespace()).current_dir(place.folder.path()).kill_on_drop(true);
+        let program = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let ended = timeout(PATIENCE, program.wait_with_output()).await.expect("it ends by itself").unwrap();
+        let errors = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!((ended.status.code(), errors.as_str()), (Some(1), ""), "{arguments}");
+    }
+}
+
+#[tokio::test]
 async fn a_folder_is_listed_for_people_and_for_programs() {
     let place = Place::new();
     fs::create_dir_all(place.path("disk/in/deep")).unwrap();

@@ -146,7 +146,7 @@ const PARTNER: &str = "[connections.partner]\ntype = 'ftp'\nhost = 'ftp.example.
 async fn assert_refused(configuration: &str, lines: &[&str]) {
     for arguments in [CHECK.as_slice(), RUN.as_slice()] {
         let said = wharf(arguments, configuration).await;
-        assert_eq!(said.code, Some(1), "{arguments:?}: {}", said.errors);
+        assert_eq!(said.code, Some(3), "{arguments:?}: {}", said.errors);
         assert_eq!(said.output, "", "{arguments:?}");
         assert!(said.errors.starts_with("wharf: "), "{}", said.errors);
         for line in lines {
@@ -196,18 +196,48 @@ async fn every_problem_is_told_at_once() {
 }
 
 #[tokio::test]
+async fn check_tells_programs_each_problem_with_its_place() {
+    let configuration = format!("[host]\ndrian = '1s'\n{PARTNER}password = 'the-secret'\n");
+    let said = wharf(&["check", "--json"], &configuration).await;
+    assert_eq!((said.code, said.errors.as_str()), (Some(3), ""));
+    assert!(!said.output.contains("the-secret"), "{}", said.output);
+    let told: Value = serde_json::from_str(&said.output).unwrap();
+    let error = &told["error"];
+    assert_eq!(error["kind"], "invalid");
+    assert_eq!((&error["step"], &error["retry_after_seconds"]), (&Value::Null, &Value::Null));
+    let problems = error["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 2, "{told}");
+    assert_eq!(
+        problems[0],
+        serde_json::json!({
+            "file": "wharf.toml",
+            "line": 2,
+            "key": "host.drian",
+            "message": "unknown key; did you mean \"drain\"?",
+        })
+    );
+    assert_eq!((&problems[1]["line"], &problems[1]["key"]), (&7.into(), &"connections.partner.password".into()));
+
+    let said = wharf(&["check", "--json"], &format!("{PARTNER}password = {{ file = 'secret' }}\n")).await;
+    assert_eq!((said.code, said.errors.as_str()), (Some(0), ""));
+    let told: Value = serde_json::from_str(&said.output).unwrap();
+    let warnings = told["warnings"].as_array().unwrap();
+    assert!(warnings.iter().all(|warning| warning["key"] == "connections.partner.password.file"), "{told}");
+}
+
+#[tokio::test]
 async fn an_address_that_is_not_loopback_is_refused_unless_it_is_said_to_be_open() {
     for (section, address) in [("http", "0.0.0.0:0"), ("admin", "[::]:0")] {
         let configuration = format!("[{section}]\nlisten = '{address}'\n");
         for command in ["check", "run"] {
             let said = wharf(&[command], &configuration).await;
-            assert_eq!(said.code, Some(1), "{command}");
+            assert_eq!(said.code, Some(3), "{command}");
             let key = format!("wharf.toml:2: {section}.listen");
             assert!(said.errors.contains(&key) && said.errors.contains("open = true"), "{}", said.errors);
         }
     }
     let said = wharf(&["run", "--listen", "0.0.0.0:0"], "").await;
-    assert_eq!(said.code, Some(1));
+    assert_eq!(said.code, Some(3));
     assert!(said.errors.contains("open = true"), "{}", said.errors);
     let said = wharf(&CHECK, "[http]\nlisten = '0.0.0.0:80'\nopen = true\n").await;
     assert_eq!(said.code, Some(0), "{}", said.errors);
@@ -230,7 +260,7 @@ async fn a_port_that_is_taken_ends_the_start_with_the_ways_out() {
 #[tokio::test]
 async fn a_configuration_file_that_is_missing_is_named() {
     let said = wharf(&["run", "--config", "no-such.toml"], "").await;
-    assert_eq!(said.code, Some(1));
+    assert_eq!(said.code, Some(3));
     assert!(said.errors.contains("no-such.toml: cannot be read"), "{}", said.errors);
 }
 
@@ -252,6 +282,6 @@ async fn check_accepts_what_is_right_and_says_what_is_unwise() {
     assert!(said.output.contains("warning: wharf.toml:5: connections.partner.password"), "{}", said.output);
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
     let said = wharf(&CHECK, &readable).await;
-    assert_eq!(said.code, Some(1), "{}", said.output);
+    assert_eq!(said.code, Some(3), "{}", said.output);
     assert!(said.errors.contains("wharf.toml:5: connections.partner.password"), "{}", said.errors);
 }

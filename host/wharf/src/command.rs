@@ -22,7 +22,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
-use wharf_connectors::{Common, Config, Egress, Error, Remote, RemotePath, chain, local, text_of};
+use wharf_connectors::{Common, Config, Egress, Error, ErrorKind, Remote, RemotePath, chain, local, text_of};
 
 use crate::config::{Configuration, ConfigurationError, Overrides};
 
@@ -72,6 +72,9 @@ pub(crate) enum CommandError {
     /// An operation failed.
     #[error("{}", chain(.0))]
     Operation(#[from] Error),
+    /// Nobody reads the result any more, as with `| head -1`: nothing that a person must be told.
+    #[error("standard output is closed")]
+    OutputClosed,
     /// The result could not be printed, or a local path not be used.
     #[error("{what}: {source}")]
     Machine { what: String, source: std::io::Error },
@@ -88,30 +91,53 @@ impl CommandError {
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             Self::Configuration(_) | Self::UnknownConnection { .. } => Outcome::Misconfigured,
-            Self::Operation(_) | Self::Machine { .. } => Outcome::Failed,
+            Self::Operation(_) | Self::OutputClosed | Self::Machine { .. } => Outcome::Failed,
         }
     }
 
     /// For `--json`.
     fn json(&self) -> Value {
-        match self {
-            Self::Operation(error) => operation_json(error),
-            Self::Configuration(_) | Self::UnknownConnection { .. } => {
-                json!({ "kind": "invalid", "message": self.to_string() })
+        let kind = match self {
+            Self::Operation(error) => return operation_json(error),
+            Self::Configuration(error) => {
+                let mut document = error_json(ErrorKind::Invalid, &self.to_string());
+                document["problems"] = json!(error.problems());
+                return document;
             }
-            Self::Machine { .. } => json!({ "kind": "internal", "message": self.to_string() }),
-        }
+            Self::UnknownConnection { .. } => ErrorKind::Invalid,
+            Self::OutputClosed | Self::Machine { .. } => ErrorKind::Internal,
+        };
+        error_json(kind, &self.to_string())
     }
 }
 
 /// An error of a connector for programs: the words are those of the contract with guests.
 fn operation_json(error: &Error) -> Value {
-    json!({
-        "kind": error.kind().word(),
-        "step": error.step().map(|step| step.to_string()),
-        "retry_after_seconds": error.retry_after().map(|wait| wait.as_secs()),
-        "message": chain(error),
-    })
+    let mut document = error_json(error.kind(), &chain(error));
+    document["step"] = json!(error.step().map(|step| step.to_string()));
+    document["retry_after_seconds"] = json!(error.retry_after().map(|wait| wait.as_secs()));
+    document
+}
+
+/// An error that has neither a step nor a time to wait.
+fn error_json(kind: ErrorKind, message: &str) -> Value {
+    json!({ "kind": kind.word(), "step": null, "retry_after_seconds": null, "message": message })
+}
+
+/// Tells what is wrong with the command line, or the help that it asks for.
+pub(crate) fn misused(error: &clap::Error) -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).take_while(|argument| argument != "--");
+    if error.use_stderr() && arguments.any(|argument| argument == "--json") {
+        // What follows the first paragraph is for people.
+        let text = error.to_string();
+        let first = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        let message = first.split_whitespace().collect::<Vec<_>>().join(" ");
+        // Nobody is left to be told when standard output is closed.
+        let _ = print(&json!({ "error": error_json(ErrorKind::Invalid, &message) }));
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// What every command on connections takes.
@@ -138,18 +164,23 @@ impl Setting {
         })
     }
 
-    /// Tells how a command ended, to people on standard error, to programs on standard output.
+    /// Tells how a command ended.
     pub(crate) fn tell(&self, done: Result<Outcome, CommandError>) -> Outcome {
-        done.unwrap_or_else(|error| {
-            if self.json {
-                // Nobody is left to be told when standard output is closed.
-                let _ = print(&json!({ "error": error.json() }));
-            } else {
-                let _ = writeln!(std::io::stderr(), "wharf: {error}");
-            }
-            error.outcome()
-        })
+        told(self.json, done)
     }
+}
+
+/// Tells how a command ended, to people on standard error, to programs on standard output.
+pub(crate) fn told(json: bool, done: Result<Outcome, CommandError>) -> Outcome {
+    done.unwrap_or_else(|error| {
+        // Nobody is left to be told when standard output or standard error is closed.
+        match &error {
+            CommandError::OutputClosed => {}
+            error if json => drop(print(&json!({ "error": error.json() }))),
+            error => drop(writeln!(std::io::stderr(), "wharf: {error}")),
+        }
+        error.outcome()
+    })
 }
 
 /// A path on a connection, or on this machine: `NAME:/path`, or what begins with `/` or `.` or has no `:`.
@@ -241,13 +272,13 @@ fn machine_folder(folder: &Path) -> Result<Remote, CommandError> {
 }
 
 /// Prints one JSON document on a line.
-fn print(document: &impl Serialize) -> Result<(), CommandError> {
+pub(crate) fn print(document: &impl Serialize) -> Result<(), CommandError> {
     let line = serde_json::to_string(document).map_err(std::io::Error::other);
     line.and_then(|line| writeln!(std::io::stdout(), "{line}")).map_err(unprinted)
 }
 
 /// Prints a line for people.
-fn say(line: impl fmt::Display) -> Result<(), CommandError> {
+pub(crate) fn say(line: impl fmt::Display) -> Result<(), CommandError> {
     writeln!(std::io::stdout(), "{line}").map_err(unprinted)
 }
 
@@ -287,7 +318,10 @@ async fn interruptible(work: impl Future<Output = Result<Outcome, CommandError>>
 }
 
 fn unprinted(source: std::io::Error) -> CommandError {
-    CommandError::Machine { what: "cannot print".to_owned(), source }
+    match source.kind() {
+        std::io::ErrorKind::BrokenPipe => CommandError::OutputClosed,
+        _ => CommandError::Machine { what: "cannot print".to_owned(), source },
+    }
 }
 
 fn is_terminal() -> bool {

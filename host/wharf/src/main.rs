@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_appender::non_blocking::WorkerGuard;
@@ -25,8 +26,8 @@ use tracing_subscriber::EnvFilter;
 use wharf_runtime::Runtime;
 
 use admin::Admin;
-use command::{Outcome, Setting};
-use config::{Configuration, LogFormat, Overrides};
+use command::{CommandError, Outcome, Setting};
+use config::{Configuration, ConfigurationError, LogFormat, Overrides};
 use door::{BodyLimits, Door};
 use listener::{Listener, ListenerSettings};
 use monitoring::Metrics;
@@ -50,8 +51,7 @@ struct CommandLine {
 enum Command {
     /// Run the host until it is told to stop (SIGINT or SIGTERM).
     Run(Place),
-    /// Check the configuration and say what is wrong with it, without running anything.
-    Check(Place),
+    Check(Check),
     Ping(command::Ping),
     #[command(visible_alias = "list")]
     Ls(command::List),
@@ -80,8 +80,18 @@ struct Place {
     admin: Option<SocketAddr>,
 }
 
+/// Check the configuration and say what is wrong with it, without running anything.
+#[derive(Args)]
+struct Check {
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON, errors included.
+    #[arg(long)]
+    json: bool,
+}
+
 impl Place {
-    fn load(self) -> Result<Configuration, config::ConfigurationError> {
+    fn load(self) -> Result<Configuration, ConfigurationError> {
         let overrides =
             Overrides { services: self.services, state: self.state, listen: self.listen, admin: self.admin };
         Configuration::find(self.config.as_deref(), overrides)
@@ -89,59 +99,53 @@ impl Place {
 }
 
 fn main() -> ExitCode {
-    let command = CommandLine::parse().command;
-    let done = match command {
-        Command::Run(place) => run(place),
-        Command::Check(place) => check(place),
-        Command::Ping(ping) => return on_connections(&ping.setting, ping.run()),
-        Command::Ls(list) => return on_connections(&list.setting, list.run()),
-        Command::Cp(copy) => return on_connections(&copy.setting, copy.run()),
-        Command::Sftp(sftp) => return on_connections(&sftp.setting, sftp.run()),
-        Command::Dropbox(dropbox) => return on_connections(&dropbox.setting, dropbox.run()),
+    let command = match CommandLine::try_parse() {
+        Ok(line) => line.command,
+        Err(error) => return command::misused(&error),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nothing is left to do when standard error is closed.
-            let _ = writeln!(std::io::stderr(), "wharf: {error:#}");
-            ExitCode::FAILURE
-        }
+    let outcome = install_tls_provider().and_then(|()| carry_out(command)).unwrap_or_else(|error| {
+        // Nothing is left to do when standard error is closed.
+        let _ = writeln!(std::io::stderr(), "wharf: {error:#}");
+        if error.is::<ConfigurationError>() { Outcome::Misconfigured } else { Outcome::Failed }
+    });
+    outcome.into()
+}
+
+fn carry_out(command: Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Run(place) => run(place),
+        Command::Check(Check { place, json }) => Ok(command::told(json, check(place, json))),
+        Command::Ping(ping) => on_connections(&ping.setting, ping.run()),
+        Command::Ls(list) => on_connections(&list.setting, list.run()),
+        Command::Cp(copy) => on_connections(&copy.setting, copy.run()),
+        Command::Sftp(sftp) => on_connections(&sftp.setting, sftp.run()),
+        Command::Dropbox(dropbox) => on_connections(&dropbox.setting, dropbox.run()),
     }
 }
 
 /// Runs a command on connections. What they log is for the host's log: a person gets the outcome.
 fn on_connections(
     setting: &Setting,
-    command: impl Future<Output = Result<Outcome, command::CommandError>>,
-) -> ExitCode {
-    let ready = install_tls_provider().and_then(|()| Ok(tokio::runtime::Runtime::new()?));
-    let threads = match ready {
-        Ok(threads) => threads,
-        Err(error) => {
-            // Nothing is left to do when standard error is closed.
-            let _ = writeln!(std::io::stderr(), "wharf: {error:#}");
-            return ExitCode::FAILURE;
-        }
-    };
+    command: impl Future<Output = Result<Outcome, CommandError>>,
+) -> anyhow::Result<Outcome> {
+    let threads = tokio::runtime::Runtime::new()?;
     let outcome = setting.tell(threads.block_on(command));
     // A farewell to a server is a courtesy that nobody waits for.
     threads.shutdown_background();
-    outcome.into()
+    Ok(outcome)
 }
 
-fn check(place: Place) -> anyhow::Result<()> {
-    let configuration = load(place)?;
-    let mut output = std::io::stdout();
-    for warning in &configuration.warnings {
-        writeln!(output, "warning: {warning}")?;
+fn check(place: Place, json: bool) -> Result<Outcome, CommandError> {
+    let configuration = place.load()?;
+    if json {
+        command::print(&json!({ "warnings": configuration.warnings }))?;
+        return Ok(Outcome::Done);
     }
-    writeln!(output, "the configuration is right")?;
-    Ok(())
-}
-
-fn load(place: Place) -> anyhow::Result<Configuration> {
-    install_tls_provider()?;
-    Ok(place.load()?)
+    for warning in &configuration.warnings {
+        command::say(format_args!("warning: {warning}"))?;
+    }
+    command::say("the configuration is right")?;
+    Ok(Outcome::Done)
 }
 
 /// One TLS provider for everything; a second call would be a defect of this program.
@@ -151,15 +155,15 @@ fn install_tls_provider() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run(place: Place) -> anyhow::Result<()> {
-    let configuration = load(place)?;
+fn run(place: Place) -> anyhow::Result<Outcome> {
+    let configuration = place.load()?;
     let _log = start_log(&configuration)?;
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let drain = configuration.host.runtime.drain_timeout;
     let served = threads.block_on(serve(configuration));
     // What still runs after its time is ended with the process.
     threads.shutdown_timeout(drain.min(Duration::from_secs(1)));
-    served
+    served.map(|()| Outcome::Done)
 }
 
 /// Writes the log to standard error from a thread of its own, so that a slow reader of it stops no request.

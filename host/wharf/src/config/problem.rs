@@ -5,15 +5,18 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::{Serialize, Serializer};
+
 use super::files::Files;
 
 /// Problems that are gathered at most; more do not help a person, and a file of garbage has thousands.
 pub(super) const PROBLEMS_MAX: usize = 100;
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Problem {
     /// The configuration file; none for what the command line says.
+    #[serde(serialize_with = "shown")]
     pub(crate) file: Option<PathBuf>,
     /// The line in the file, from 1.
     pub(crate) line: Option<usize>,
@@ -21,6 +24,11 @@ pub(crate) struct Problem {
     pub(crate) key: String,
     /// What is wrong, and what to write instead.
     pub(crate) message: String,
+}
+
+/// A path as a message shows it: a name that is not UTF-8 is not a reason to say nothing.
+fn shown<S: Serializer>(file: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    file.as_ref().map(|file| file.display().to_string()).serialize(serializer)
 }
 
 impl fmt::Display for Problem {
@@ -51,6 +59,11 @@ impl ConfigurationError {
     pub(super) fn new(mut problems: Vec<Problem>, files: Files) -> Self {
         problems.sort_by_key(|problem| problem.line);
         Self { problems, files }
+    }
+
+    /// What is wrong, in the order of the file.
+    pub(crate) fn problems(&self) -> &[Problem] {
+        &self.problems
     }
 
     /// The files that the outcome depended on: a change of one of them is a reason to try again.
