@@ -28,6 +28,7 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use toml::de::{DeTable, DeValue};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use wharf_connectors::{Egress, Remote, chain};
 use wharf_runtime::{LiveSettings, RuntimeSettings, ServiceSettings};
 
@@ -498,8 +499,23 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
         && (one.ip() == other.ip() || covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
 }
 
+/// Levels of the log, by module or for all. To the library a word alone may also be a module whose every line is
+/// logged, and a misspelt level would be one that has none.
 fn log_filter(value: &DeValue<'_>) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let text = values::text(value)?;
+    let mut words = text.split(',').filter(|part| !part.contains(['=', '[']));
+    if let Some(word) = words.find(|word| word.parse::<LevelFilter>().is_err()) {
+        let quoted = values::quoted(word);
+        return Err(match values::nearest(word, LEVELS) {
+            Some(level) => format!("{quoted} is no level of the log; did you mean \"{level}\"?"),
+            None => format!(
+                "{quoted} is no level of the log; the levels are {}; for one module, write such as \
+                 \"warn,wharf_runtime=debug\"",
+                LEVELS.join(", ")
+            ),
+        });
+    }
     if EnvFilter::try_new(&text).is_ok() {
         return Ok(text);
     }

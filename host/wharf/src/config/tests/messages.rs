@@ -117,6 +117,13 @@ fn a_value_that_makes_no_sense_is_repeated_with_what_would() {
             "[host]\nlog-format = 'xml'",
             "wharf.toml:2: host.log-format: unknown value \"xml\"; it must be one of \"text\", \"json\"",
         ),
+        ("[host]\nlog = 'inof'", "wharf.toml:2: host.log: \"inof\" is no level of the log; did you mean \"info\"?"),
+        (
+            "[host]\nlog = 'wharf_runtime=debug,quiet'",
+            "wharf.toml:2: host.log: \"quiet\" is no level of the log; the levels are off, error, warn, info, debug, \
+             trace; for one module, write such as \"warn,wharf_runtime=debug\"",
+        ),
+        ("[host]\nlog = 'WARN,wharf_runtime=debug,[invocation]=trace'", "no problem"),
         (
             "[host]\nlog = 'a=b=c'",
             "wharf.toml:2: host.log: \"a=b=c\" does not select log lines; write a level such as \"info\", or \
