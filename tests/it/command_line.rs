@@ -104,8 +104,29 @@ async fn a_connection_that_is_not_configured_is_told_with_those_that_are() {
     assert_eq!(said.code, Some(3));
     assert_eq!(said.errors, "wharf: no connection is named \"patner\"; there are disk, nobody, partner\n");
     assert_eq!(place.wharf("ls partner:/a/../b").await.code, Some(2));
+    let said = place.wharf("ls partner").await;
+    assert_eq!(said.code, Some(1));
+    assert!(said.errors.contains("nothing is there"), "{}", said.errors);
+    assert!(said.errors.ends_with("; for the connection partner, write partner:\n"), "{}", said.errors);
+    assert!(!place.wharf("ls patner").await.errors.contains("connection"));
     fs::write(place.path("wharf.toml"), "[connections.a]\ntype = 'fpt'").unwrap();
     assert_eq!(place.wharf("ls a:/").await.code, Some(3));
+}
+
+#[tokio::test]
+async fn a_command_needs_only_the_connections_that_it_uses_to_be_right() {
+    let place = Place::new();
+    let mut configuration = fs::read_to_string(place.path("wharf.toml")).unwrap();
+    configuration += "[connections.team]\ntype = 'dropbox'\napp-key = 'k'\nrefresh-token = { file = 'team.token' }\n";
+    fs::write(place.path("wharf.toml"), configuration).unwrap();
+    place.done("ls disk:/").await;
+    place.done("ping partner").await;
+    for arguments in ["ls team:/", "cp -r disk:/ team:/", "check"] {
+        let said = place.wharf(arguments).await;
+        assert_eq!(said.code, Some(3), "{arguments}");
+        assert!(said.errors.contains("team.token cannot be read"), "{}", said.errors);
+        assert!(said.errors.contains("wharf dropbox login team makes it"), "{}", said.errors);
+    }
 }
 
 #[tokio::test]

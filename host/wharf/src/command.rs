@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use wharf_connectors::{Common, Config, Egress, Error, ErrorKind, Remote, RemotePath, chain, local, text_of};
 
-use crate::config::{Configuration, ConfigurationError, Overrides};
+use crate::config::{Configuration, ConfigurationError};
 
 pub(crate) use copy::Copy;
 pub(crate) use list::List;
@@ -104,7 +104,7 @@ impl CommandError {
                 document["problems"] = json!(error.problems());
                 return document;
             }
-            Self::UnknownConnection { .. } => ErrorKind::Invalid,
+            Self::UnknownConnection { .. } => ErrorKind::NotFound,
             Self::OutputClosed | Self::Machine { .. } => ErrorKind::Internal,
         };
         error_json(kind, &self.to_string())
@@ -152,16 +152,28 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    fn load(&self) -> Result<Configuration, CommandError> {
-        Ok(Configuration::find(self.config.as_deref(), Overrides::default())?)
+    fn open(&self, name: &str) -> Result<Remote, CommandError> {
+        let configuration = Configuration::find_for(name, self.config.as_deref())?;
+        configuration.live.connections.get(name).cloned().ok_or_else(|| CommandError::UnknownConnection {
+            name: name.to_owned(),
+            known: configuration.connection_names().to_vec(),
+        })
     }
 
-    fn open(&self, name: &str) -> Result<Remote, CommandError> {
-        let connections = self.load()?.live.connections;
-        connections.get(name).cloned().ok_or_else(|| CommandError::UnknownConnection {
-            name: name.to_owned(),
-            known: connections.keys().cloned().collect(),
-        })
+    /// An error about a place, with what was probably meant where a connection has the name of what is missing.
+    fn hinted(&self, place: &Place, error: CommandError) -> CommandError {
+        let (Place::Machine { path, .. }, CommandError::Operation(missing)) = (place, &error) else { return error };
+        let name = path.to_string_lossy();
+        let name = name.trim_end_matches('/');
+        let is_connection = || {
+            let configuration = Configuration::find_for(name, self.config.as_deref());
+            configuration.is_ok_and(|configuration| configuration.connection_names().iter().any(|known| known == name))
+        };
+        if missing.kind() != ErrorKind::NotFound || !is_connection() {
+            return error;
+        }
+        let message = format!("{error}; for the connection {name}, write {name}:");
+        Error::new(ErrorKind::NotFound, message).into()
     }
 
     /// Tells how a command ended.

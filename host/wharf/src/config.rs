@@ -102,6 +102,7 @@ pub(crate) struct Configuration {
     file: Option<PathBuf>,
     overrides: Overrides,
     egress_networks: Vec<IpNet>,
+    connection_names: Vec<String>,
     /// What each open connection was opened with.
     connection_fingerprints: BTreeMap<String, ContentHash>,
     files: Files,
@@ -163,8 +164,7 @@ impl Configuration {
     /// # Errors
     /// As [`Configuration::load`].
     pub(crate) fn find(file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigurationError> {
-        let default = Path::new(DEFAULT_FILE);
-        Self::load(file.or_else(|| default.exists().then_some(default)), overrides)
+        Self::load(file.or_else(default_file), overrides)
     }
 
     /// Reads and checks a configuration file; the defaults of the product without one. Blocks for as long as a few
@@ -173,7 +173,18 @@ impl Configuration {
     /// # Errors
     /// Every problem that was found.
     pub(crate) fn load(file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigurationError> {
-        Loading { overrides, environment: &|name| std::env::var_os(name), before: None }.load(file)
+        Loading { overrides, environment: &|name| std::env::var_os(name), before: None, only: None }.load(file)
+    }
+
+    /// As [`Configuration::find`], for those who need one connection: of the others only the names are read, of the
+    /// other tables only `[host]`. So nothing else need be right, and no other secret be there.
+    ///
+    /// # Errors
+    /// As [`Configuration::load`], for what is read.
+    pub(crate) fn find_for(connection: &str, file: Option<&Path>) -> Result<Self, ConfigurationError> {
+        let overrides = Overrides::default();
+        Loading { overrides, environment: &|name| std::env::var_os(name), before: None, only: Some(connection) }
+            .load(file.or_else(default_file))
     }
 
     /// The same file, as it is now. A connection whose settings did not change stays open.
@@ -182,8 +193,13 @@ impl Configuration {
     /// As [`Configuration::load`].
     pub(crate) fn reload(&self) -> Result<Self, ConfigurationError> {
         let overrides = self.overrides.clone();
-        Loading { overrides, environment: &|name| std::env::var_os(name), before: Some(self) }
+        Loading { overrides, environment: &|name| std::env::var_os(name), before: Some(self), only: None }
             .load(self.file.as_deref())
+    }
+
+    /// The names of all connections of the file, also of those that were not needed.
+    pub(crate) fn connection_names(&self) -> &[String] {
+        &self.connection_names
     }
 
     /// The settings that take effect at the next start only, by key.
@@ -233,12 +249,19 @@ impl Configuration {
     }
 }
 
+fn default_file<'p>() -> Option<&'p Path> {
+    let default = Path::new(DEFAULT_FILE);
+    default.exists().then_some(default)
+}
+
 /// One attempt to load.
 struct Loading<'l> {
     overrides: Overrides,
     environment: &'l dyn Fn(&str) -> Option<OsString>,
     /// The configuration in force, whose connections are open.
     before: Option<&'l Configuration>,
+    /// The one connection that is needed, unless everything is.
+    only: Option<&'l str>,
 }
 
 impl Loading<'_> {
@@ -295,6 +318,7 @@ impl Loading<'_> {
             file: file.map(Path::to_owned),
             overrides: self.overrides,
             egress_networks: sections.egress_networks,
+            connection_names: sections.connection_names,
             connection_fingerprints: sections.connection_fingerprints,
             files,
         })
@@ -302,20 +326,28 @@ impl Loading<'_> {
 
     fn sections(&self, mut root: Section<'_>) -> Sections {
         let (host, egress_networks) = self.host(root.section("host"));
-        let http = self.http(root.section("http"));
-        let admin = self.admin(root.section("admin"), http.listen);
+        let http = self.http(self.needed(root.section("http")));
+        let admin = self.admin(self.needed(root.section("admin")), http.listen);
         let mut sections = Sections {
             host,
             http,
             admin,
             live: LiveSettings { egress: self.egress(&egress_networks), ..LiveSettings::default() },
             egress_networks,
+            connection_names: Vec::new(),
             connection_fingerprints: BTreeMap::new(),
         };
         let mut kinds = BTreeMap::new();
         for (name, section) in root.named_sections("connections") {
+            sections.connection_names.push(name.clone());
+            if self.only.is_some_and(|only| only != name) {
+                continue;
+            }
             let kind = self.connection(&name, section, &mut sections);
             kinds.insert(name, kind);
+        }
+        if self.only.is_some() {
+            return sections;
         }
         let live = &mut sections.live;
         live.service_defaults = service::read(root.section("service-defaults"), &ServiceSettings::default(), &kinds);
@@ -327,6 +359,11 @@ impl Loading<'_> {
         }
         root.reject_unknown_keys();
         sections
+    }
+
+    /// A table that matters only where everything does; an absent one otherwise.
+    fn needed<'d>(&self, section: Section<'d>) -> Section<'d> {
+        if self.only.is_some() { section.absent() } else { section }
     }
 
     fn host(&self, mut section: Section<'_>) -> (HostSection, Vec<IpNet>) {
@@ -421,7 +458,7 @@ impl Loading<'_> {
             section.problem(problem);
         }
         let kind = connection::kind(&mut section)?;
-        if let Some(Connection { common, config, fingerprint }) = connection::read(&mut section, kind) {
+        if let Some(Connection { common, config, fingerprint }) = connection::read(name, &mut section, kind) {
             let egress = &sections.live.egress;
             let open = self.before.filter(|before| {
                 Arc::ptr_eq(&before.live.egress, egress)
@@ -451,6 +488,7 @@ struct Sections {
     admin: AdminSection,
     live: LiveSettings,
     egress_networks: Vec<IpNet>,
+    connection_names: Vec<String>,
     connection_fingerprints: BTreeMap<String, ContentHash>,
 }
 

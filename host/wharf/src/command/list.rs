@@ -30,6 +30,10 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) async fn run(&self) -> Result<Outcome, CommandError> {
+        self.list().await.map_err(|error| self.setting.hinted(&self.place, error))
+    }
+
+    async fn list(&self) -> Result<Outcome, CommandError> {
         let Opened { remote, path, .. } = self.setting.open_place(&self.place)?;
         // What cannot be asked for may still be listed, and if not, the listing says why.
         if let Ok(entry) = remote.stat(&path).await

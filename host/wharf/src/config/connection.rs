@@ -68,13 +68,13 @@ pub(super) fn kind(section: &mut Section<'_>) -> Option<Kind> {
 }
 
 /// The rest of the table of a connection.
-pub(super) fn read(section: &mut Section<'_>, kind: Kind) -> Option<Connection> {
+pub(super) fn read(name: &str, section: &mut Section<'_>, kind: Kind) -> Option<Connection> {
     let mut common = common(section);
     let config = match kind {
         Kind::Local => local(section).map(Config::Local),
         Kind::Ftp => ftp::read(section).map(Config::Ftp),
         Kind::Sftp => sftp::read(section, &mut common).map(Config::Sftp),
-        Kind::Dropbox => dropbox::read(section).map(Config::Dropbox),
+        Kind::Dropbox => dropbox::read(name, section).map(Config::Dropbox),
         Kind::Http => http::read(section).map(Config::Http),
     };
     Some(Connection { common, config: config?, fingerprint: section.fingerprint() })

@@ -85,6 +85,11 @@ impl<'d> Section<'d> {
         Self { document, key, offset, table, known: Vec::new(), contents: Sha256::new() }
     }
 
+    /// The same table as if it was not written.
+    pub(super) fn absent(self) -> Self {
+        Self { table: None, ..self }
+    }
+
     /// The document that this is a part of.
     pub(super) fn document(&self) -> &'d Document<'d> {
         self.document

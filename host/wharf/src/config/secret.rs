@@ -3,6 +3,8 @@
 //! What was found goes into a type that cannot print itself; no message here holds a part of it. Files that are not
 //! secret, such as certificates, are followed here too. Knows nothing of what a secret is for.
 
+use std::io::ErrorKind;
+
 use secrecy::SecretString;
 use toml::de::DeValue;
 
@@ -15,6 +17,11 @@ const FORM: &str = "write { env = \"NAME\" } or { file = \"path\" }";
 
 /// The secret that a key refers to. `None` when the key is absent or leads nowhere; the latter is noted.
 pub(super) fn read(section: &mut Section<'_>, key: &'static str) -> Option<SecretString> {
+    read_or(section, key, "")
+}
+
+/// As [`read`], with advice for who refers to a file that is not there.
+pub(super) fn read_or(section: &mut Section<'_>, key: &'static str, advice: &str) -> Option<SecretString> {
     match section.value(key)?.get_ref() {
         DeValue::Table(_) => {}
         DeValue::String(_) => {
@@ -30,7 +37,7 @@ pub(super) fn read(section: &mut Section<'_>, key: &'static str) -> Option<Secre
     let written: Vec<&'static str> = ["env", "file", "secret"].into_iter().filter(|form| reference.has(form)).collect();
     let content = match written.as_slice() {
         ["env"] => from_variable(&mut reference),
-        ["file"] => from_file(&mut reference),
+        ["file"] => from_file(&mut reference, advice),
         ["secret"] => {
             reference
                 .problem(format!("this host has no store of secrets yet, so {{ secret = ... }} leads nowhere; {FORM}"));
@@ -102,12 +109,15 @@ fn from_variable(reference: &mut Section<'_>) -> Option<String> {
     None
 }
 
-fn from_file(reference: &mut Section<'_>) -> Option<String> {
+fn from_file(reference: &mut Section<'_>, advice: &str) -> Option<String> {
     let path = reference.read("file", values::path)?;
     let path = reference.document().resolve(&path);
     let shown = path.display();
     let content = reference.document().files.borrow_mut().read(&path);
     let problem = match content.map(String::from_utf8) {
+        Err(error) if error.kind() == ErrorKind::NotFound && !advice.is_empty() => {
+            format!("the file {shown} cannot be read: {error}; {advice}")
+        }
         Err(error) => format!("the file {shown} cannot be read: {error}"),
         Ok(Err(_)) => format!("the file {shown} is not UTF-8 text"),
         Ok(Ok(content)) => match (trimmed(content), exposure(&path)) {

@@ -56,7 +56,13 @@ impl Place {
     ) -> Result<Configuration, ConfigurationError> {
         self.write("wharf.toml", text);
         let environment = |name: &str| self.variables.get(name).cloned();
-        Loading { overrides, environment: &environment, before }.load(Some(&self.path("wharf.toml")))
+        Loading { overrides, environment: &environment, before, only: None }.load(Some(&self.path("wharf.toml")))
+    }
+
+    /// As a command does that uses one connection.
+    fn load_for(&self, connection: &str, text: impl AsRef<[u8]>) -> Result<Configuration, ConfigurationError> {
+        self.write("wharf.toml", text);
+        Configuration::find_for(connection, Some(&self.path("wharf.toml")))
     }
 
     /// What loading says, without the path of the temporary folder.
@@ -288,7 +294,7 @@ fn dropbox_urls_follow_the_one_that_is_given() {
     let place = Place::new();
     let read = |text: &str| {
         let text = format!("access-token = {{ env = 'PARTNER_PASSWORD' }}\n{text}");
-        let connection = in_section(&place, &text, |section| connection::read(section, Kind::Dropbox)).unwrap();
+        let connection = in_section(&place, &text, |section| connection::read("team", section, Kind::Dropbox)).unwrap();
         let wharf_connectors::Config::Dropbox(config) = connection.config else { panic!("not a Dropbox connection") };
         [config.api_url, config.content_url, config.token_url].map(String::from)
     };
@@ -331,7 +337,7 @@ fn a_rotated_secret_opens_its_connection_anew() {
         let text = text.split_once('\n').unwrap().1;
         in_section(place, text, |section| {
             let kind = connection::kind(section).unwrap();
-            connection::read(section, kind).unwrap().fingerprint
+            connection::read("team", section, kind).unwrap().fingerprint
         })
     };
     let first = fingerprint(&place);

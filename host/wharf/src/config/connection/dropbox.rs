@@ -17,8 +17,8 @@ const RETRY_BUDGET: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_s
 /// Three parts of one block each, up to what all uploads of a connection share.
 const UPLOAD_WINDOW: RangeInclusive<u64> = 12 * 1024 * 1024..=192 * 1024 * 1024;
 
-pub(super) fn read(section: &mut Section<'_>) -> Option<dropbox::Config> {
-    let credentials = dropbox_credentials(section);
+pub(super) fn read(name: &str, section: &mut Section<'_>) -> Option<dropbox::Config> {
+    let credentials = dropbox_credentials(name, section);
     let api_url = section.read("api-url", secure_url).map(as_folder);
     let content_url = section.read("content-url", secure_url).map(as_folder);
     let notify_url = section.read("notify-url", secure_url).map(as_folder);
@@ -64,14 +64,14 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<dropbox::Config> {
     Some(config)
 }
 
-fn dropbox_credentials(section: &mut Section<'_>) -> Option<dropbox::Credentials> {
+fn dropbox_credentials(name: &str, section: &mut Section<'_>) -> Option<dropbox::Credentials> {
     const BOTH_FORMS: &str =
         "write either access-token, or app-key and refresh-token (and app-secret, unless it was authorised with PKCE)";
     let lasting = ["refresh-token", "app-key", "app-secret"].into_iter().find(|key| section.has(key));
     let access_token = secret::read(section, "access-token");
     let app_key = section.read("app-key", values::text);
     let app_secret = secret::read(section, "app-secret");
-    let refresh_token = secret::read(section, "refresh-token");
+    let refresh_token = secret::read_or(section, "refresh-token", &format!("wharf dropbox login {name} makes it"));
     match (section.has("access-token"), lasting) {
         (true, None) => access_token.map(dropbox::Credentials::AccessToken),
         (true, Some(other)) => {

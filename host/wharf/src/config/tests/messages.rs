@@ -280,6 +280,25 @@ fn a_secret_file_that_everybody_may_read_is_a_warning() {
 }
 
 #[test]
+fn who_needs_one_connection_is_not_told_what_is_wrong_with_others() {
+    let place = Place::new();
+    let text = "[http]\nlisten = '0.0.0.0:80'\n[admin]\nlisten = 5\n[service-defaults]\nmemory = 1\n\
+                [connections.files]\ntype = 'local'\nfolder = 'inbox'\n\
+                [connections.team]\ntype = 'dropbox'\napp-key = 'k'\nrefresh-token = { file = 'no/such' }\n\
+                [services.a]\ngrants = [{ connection = 'nothing' }]\n";
+    let configuration = place.load_for("files", text).unwrap();
+    assert_eq!(configuration.connection_names(), ["files", "team"]);
+    assert_eq!(configuration.live.connections.keys().collect::<Vec<_>>(), ["files"]);
+    assert!(place.load_for("other", text).unwrap().live.connections.is_empty());
+    let team = "wharf.toml:13: connections.team.refresh-token.file: the file no/such cannot be read: No such file or \
+                directory (os error 2); wharf dropbox login team makes it";
+    assert_eq!(place.shortened(&place.load_for("team", text).unwrap_err().to_string()), team);
+    assert!(place.problems(text).lines().count() > 4, "{}", place.problems(text));
+    // What holds for every connection must be right.
+    place.load_for("files", format!("[host]\negress-allow = 5\n{text}")).unwrap_err();
+}
+
+#[test]
 fn grants_are_checked_against_the_connections() {
     let connections = "[connections.partner]\ntype = 'local'\nfolder = 'inbox'\n[connections.api]\ntype = \
     'http'\nurl = 'https://api.example.com'\n";
