@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Host};
+use crate::harness::{Answer, Host, eventually};
 
 const CONFIGURATION: &str = r#"
 [connections.disk]
@@ -147,4 +147,19 @@ async fn operators_see_what_services_do_with_their_connections() {
     assert_eq!(value("wharf_connection_bytes_total", &[disk, read, "type=\"local\""]), "7");
     assert_eq!(value("wharf_connection_operation_seconds_count", &[disk, read]), "1");
     assert_eq!(value("wharf_connection_operations_total", &[disk, "operation=\"stat\"", "outcome=\"not-found\""]), "1");
+}
+
+#[tokio::test]
+async fn an_operation_whose_caller_goes_away_is_told_as_cut_off() {
+    let host = start().await;
+    // More than all buffers between the two hold.
+    std::fs::File::create(host.folder().join("disk/large")).unwrap().set_len(256 << 20).unwrap();
+    let mut client = host.connect().await;
+    client.send("GET /invoke/files?connection=disk&op=read&path=/large HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    client.read_until(b"\r\n\r\n").await.expect("the answer begins");
+    drop(client);
+    let line = "wharf_connection_operations_total{connection=\"disk\",type=\"local\",operation=\"read\",\
+                outcome=\"cut-off\"} 1";
+    let told = async || host.admin("/metrics").await.expect(200).text().contains(line).then_some(());
+    eventually("the metrics tell that the read was cut off", told).await;
 }

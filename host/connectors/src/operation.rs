@@ -34,6 +34,9 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// What retries of one operation may take together; the caller's deadline may end it earlier.
 const RETRY_BUDGET: Duration = Duration::from_secs(30);
 
+/// The outcome of an operation that was dropped before its end, in the metrics.
+const CUT_OFF: &str = "cut-off";
+
 /// What an operation changes, and so what is known when it is cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
@@ -230,7 +233,7 @@ impl Drop for Operation {
         if self.size == Some(self.bytes.load(Ordering::Relaxed)) {
             return self.tell(None);
         }
-        self.measure("CutOff");
+        self.measure(CUT_OFF);
         let _invocation = self.span.enter();
         tracing::info!(
             connection = self.shared.name,

@@ -24,10 +24,16 @@ enum Form {
 
 /// A text that names no encoding that FTP can be spoken in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is no encoding in which ASCII stays ASCII; known are utf-8, iso-8859-1, windows-1252, shift_jis and others"
-)]
-pub struct NoEncoding(String);
+pub enum NoEncoding {
+    /// No encoding has the name.
+    #[error(
+        "no encoding is known as {0:?}; known are utf-8, iso-8859-1, iso-8859-15, windows-1252, shift_jis and others"
+    )]
+    Unknown(String),
+    /// In this one the bytes of ASCII mean something else, and so would commands and answers.
+    #[error("{0:?} is an encoding in which ASCII does not stay ASCII, so FTP cannot be spoken in it")]
+    NotAscii(String),
+}
 
 impl FromStr for Encoding {
     type Err = NoEncoding;
@@ -39,7 +45,8 @@ impl FromStr for Encoding {
             "iso-8859-1" | "iso8859-1" | "latin1" | "latin-1" => Form::Latin1,
             label => match encoding_rs::Encoding::for_label_no_replacement(label.as_bytes()) {
                 Some(encoding) if encoding.is_ascii_compatible() => Form::Other(encoding),
-                _ => return Err(NoEncoding(text.to_owned())),
+                Some(_) => return Err(NoEncoding::NotAscii(text.to_owned())),
+                None => return Err(NoEncoding::Unknown(text.to_owned())),
             },
         };
         Ok(Self(form))

@@ -71,6 +71,8 @@ pub(super) struct Section<'d> {
     offset: Option<usize>,
     table: Option<&'d DeTable<'d>>,
     known: Vec<&'static str>,
+    /// Keys that other tables have, and what is meant by them in this one.
+    misnomers: Vec<(&'static str, &'static str)>,
     /// Contents that the table refers to, for its fingerprint.
     contents: Sha256,
 }
@@ -82,7 +84,7 @@ impl<'d> Section<'d> {
     }
 
     fn new(document: &'d Document<'d>, key: String, offset: Option<usize>, table: Option<&'d DeTable<'d>>) -> Self {
-        Self { document, key, offset, table, known: Vec::new(), contents: Sha256::new() }
+        Self { document, key, offset, table, known: Vec::new(), misnomers: Vec::new(), contents: Sha256::new() }
     }
 
     /// The same table as if it was not written.
@@ -188,6 +190,11 @@ impl<'d> Section<'d> {
         self.table?.get(key)
     }
 
+    /// Says what who writes an unknown key means, where the letters of it do not tell.
+    pub(super) fn would_mean(&mut self, unknown: &'static str, known: &'static str) {
+        self.misnomers.push((unknown, known));
+    }
+
     /// Whether the key is written here.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
@@ -226,7 +233,8 @@ impl<'d> Section<'d> {
             if self.known.contains(&name) {
                 continue;
             }
-            let message = match nearest(name, self.known.iter().copied()) {
+            let meant = self.misnomers.iter().find(|(unknown, _)| *unknown == name).map(|(_, known)| *known);
+            let message = match meant.or_else(|| nearest(name, self.known.iter().copied())) {
                 Some(near) => format!("unknown key; did you mean \"{near}\"?"),
                 None => format!("unknown key; known here: {}", self.known.join(", ")),
             };

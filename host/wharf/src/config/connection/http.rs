@@ -52,6 +52,7 @@ const WAYS: [(&str, &[&str]); 4] = [
 
 pub(super) fn read(section: &mut Section<'_>) -> Option<Config> {
     let url = section.required("url", "the origin, such as \"https://api.example.com/v1\"", url);
+    section.would_mean("host", "url");
     let credentials = credentials(section);
     let headers = headers(section);
     let tls = tls::read(section);

@@ -524,6 +524,11 @@ fn a_connection_tells_what_it_lacks() {
              directory (os error 2)",
         ),
         (
+            "[connections.a]\ntype = 'http'\nhost = 'api.example.com'",
+            "wharf.toml:1: connections.a.url: missing: the origin, such as \"https://api.example.com/v1\"\n\
+             wharf.toml:3: connections.a.host: unknown key; did you mean \"url\"?",
+        ),
+        (
             "[connections.a]\ntype = 'http'\nurl = 'ftp://x'",
             "wharf.toml:3: connections.a.url: this is not a URL of http or https; write one such as \
              \"https://api.example.com/v1\"",
@@ -675,7 +680,8 @@ fn settings_of_ftp_that_contradict_each_other_are_told() {
         ("tls = 'explizit'".to_owned(), "did you mean \"explicit\"?"),
         ("tls = 'explicit'\ncertificate-pin = 'sha1:00'".to_owned(), "64 hexadecimal digits"),
         ("tls = 'explicit'\ntls-max = '1.1'".to_owned(), "tls-max"),
-        ("encoding = 'utf-16'".to_owned(), "no encoding in which ASCII stays ASCII"),
+        ("encoding = 'utf-16'".to_owned(), "\"utf-16\" is an encoding in which ASCII does not stay ASCII"),
+        ("encoding = 'latin9'".to_owned(), "no encoding is known as \"latin9\"; known are utf-8"),
         ("noop-interval = '1s'".to_owned(), "out of bounds"),
     ] {
         let problems = case(&lines);
