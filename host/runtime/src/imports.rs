@@ -67,12 +67,16 @@ pub(crate) fn answer<T>(result: Result<T, Error>) -> Answer<T> {
     Ok(result.map_err(|error| told(&error)))
 }
 
-/// What a guest is told of a failed operation: the message of every layer, on one line.
+/// What a guest is told of a failed operation: the step of the way to the remote that failed, where that is known, and
+/// the message of every layer, on one line.
 pub(crate) fn told(error: &Error) -> wit::Error {
     if error.kind() == ErrorKind::Internal {
         tracing::error!(error = wharf_connectors::chain(error), "a connector failed by its own fault");
     }
     let mut message = wharf_connectors::chain(error);
+    if let Some(step) = error.step() {
+        message = format!("at {step}: {message}");
+    }
     if let Some(wait) = error.retry_after() {
         message.push_str(&format!(" (try again in {} s)", wait.as_secs().max(1)));
     }
@@ -115,5 +119,20 @@ pub(crate) fn kind_of(code: wit::ErrorCode) -> ErrorKind {
         wit::ErrorCode::Unsupported => ErrorKind::Unsupported,
         wit::ErrorCode::Interrupted => ErrorKind::Interrupted,
         wit::ErrorCode::Internal => ErrorKind::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wharf_connectors::Step;
+
+    use super::*;
+
+    #[test]
+    fn a_guest_is_told_the_step_that_failed_where_it_is_known() {
+        let refused = || Error::new(ErrorKind::Denied, "the server refused the login").with_source("530");
+        assert_eq!(told(&refused()).message, "the server refused the login: 530");
+        assert_eq!(told(&refused().at(Step::Login)).message, "at login: the server refused the login: 530");
+        assert_eq!(told(&refused().at(Step::HostKey)).message, "at host-key: the server refused the login: 530");
     }
 }
