@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{TryStreamExt, stream};
 
 use super::client::streamed;
-use crate::content::Content;
+use crate::content::{CHUNK_BYTES, Content, pieces};
+use crate::error::Error;
 use crate::operation::Flow;
 
 /// What is left to send.
@@ -43,7 +44,12 @@ impl Payload {
         match self {
             Self::Memory(bytes) => {
                 flow.pass(bytes.len()).await;
-                Some(bytes.clone().into())
+                if bytes.len() <= CHUNK_BYTES {
+                    return Some(bytes.clone().into());
+                }
+                // A slow remote is seen to take one piece after the other.
+                let pieces = stream::iter(pieces(bytes.clone()).map(Ok::<_, Error>));
+                Some(streamed(Some(bytes.len() as u64), pieces))
             }
             Self::Stream { content, source_failed } => {
                 let content = content.take()?;

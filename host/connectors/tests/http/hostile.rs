@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::Method;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wharf_connectors::http::{Config, Credentials};
 use wharf_connectors::{Common, Error, ErrorKind, Step, chain};
 
@@ -175,6 +175,28 @@ async fn the_read_timeout_is_for_the_head_of_the_answer_and_the_connect_timeout_
     let started = Instant::now();
     assert_eq!(get(&origin, "/").await.unwrap_err().step(), Some(Step::Connect));
     assert!(started.elapsed() >= READ_TIMEOUT * 3, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn an_origin_that_takes_a_large_body_slowly_is_not_given_up() {
+    const PARTS: usize = 48;
+    let size = PARTS << 20;
+    let url = server(move |mut stream| async move {
+        // What buffers hold is taken already to the client, and must not last for longer than its patience.
+        socket2::SockRef::from(&stream).set_recv_buffer_size(64 * 1024).unwrap();
+        read_until(&mut stream, b"\r\n\r\n").await;
+        let mut part = vec![0; size / PARTS];
+        for _ in 0..PARTS {
+            stream.read_exact(&mut part).await.unwrap();
+            tokio::time::sleep(READ_TIMEOUT / 12).await;
+        }
+        stream.write_all(answer(200, &[], "taken").as_bytes()).await.unwrap();
+    })
+    .await;
+    let started = Instant::now();
+    let answered = send(&open(config(&url)), request(Method::PUT, "/", &"x".repeat(size))).await.unwrap();
+    assert_eq!(crate::text(answered).await, "taken");
+    assert!(started.elapsed() > READ_TIMEOUT * 3, "{:?}", started.elapsed());
 }
 
 #[tokio::test]
