@@ -256,6 +256,25 @@ async fn a_link_that_is_the_source_is_followed_and_not_moved() {
 }
 
 #[tokio::test]
+async fn nothing_is_copied_into_or_moved_onto_itself_on_this_machine() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("loop/in")).unwrap();
+    fs::write(place.path("loop/file"), "content").unwrap();
+    for command in ["cp -r loop loop/in/", "cp -r --move --if-exists replace loop/ ./loop/"] {
+        let refused = place.wharf(command).await;
+        assert_eq!(refused.code, Some(1), "{command}: {}", refused.errors);
+        assert!(refused.errors.contains("which is within it"), "{}", refused.errors);
+    }
+    let onto_itself = place.wharf("cp --move --if-exists replace loop/file ./loop/../loop/file").await;
+    assert_eq!(onto_itself.code, Some(1), "{}", onto_itself.output);
+    assert_eq!(fs::read_to_string(place.path("loop/file")).unwrap(), "content");
+    assert_eq!(fs::read_dir(place.path("loop/in")).unwrap().count(), 0);
+    let copied = place.done("cp --json loop/file new/deep/file").await.json();
+    let target = place.path("new/deep/file").canonicalize().unwrap();
+    assert_eq!(copied[0]["target"], target.to_str().unwrap());
+}
+
+#[tokio::test]
 async fn a_copy_of_which_a_part_fails_says_so() {
     let place = Place::new();
     fs::create_dir_all(place.path("disk/in")).unwrap();

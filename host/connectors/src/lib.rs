@@ -39,7 +39,7 @@ pub use backend::{
 pub use content::{CHUNK_BYTES, Content};
 pub use egress::Egress;
 pub use error::{Error, ErrorKind, Step, chain};
-pub use path::{PATH_BYTES_MAX, RemotePath, bytes_of, text_of};
+pub use path::{PATH_BYTES_MAX, RemotePath, bytes_of, name_of, text_of};
 pub use remote::{LIST_ENTRIES_MAX, Ping};
 pub use transfer::{
     FileResult, IfPresent, Outcome, PARALLEL_DEFAULT, PARALLEL_MAX, Progress, Transfer, TransferOptions, Verify,

@@ -172,7 +172,7 @@ const BACKSLASH: char = '\u{ef5c}';
 
 /// A name on the wire as a path holds it: as [`text_of`], and each byte of what a path cannot hold, a backslash or a
 /// control character, becomes one character for private use, too (`0x0A` is `U+EF0A`). [`wire_name_of`] is the inverse.
-pub(crate) fn name_of(bytes: &[u8]) -> String {
+pub fn name_of(bytes: &[u8]) -> String {
     let is_unfit = |character: &char| *character == '\\' || (character.is_control() && *character != '\0');
     let mut name = String::with_capacity(bytes.len());
     for character in text_of(bytes).chars() {

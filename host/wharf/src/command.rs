@@ -22,7 +22,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
-use wharf_connectors::{Common, Config, Egress, Error, ErrorKind, Remote, RemotePath, chain, local, text_of};
+use wharf_connectors::{Common, Config, Egress, Error, ErrorKind, Remote, RemotePath, chain, local, name_of};
 
 use crate::config::{Configuration, ConfigurationError};
 
@@ -243,28 +243,24 @@ impl Setting {
                 Ok(Opened { remote: self.open(name)?, path: path.clone(), ends_with_slash: *ends_with_slash })
             }
             Place::Machine { path, ends_with_slash } => {
-                let (remote, path) = machine(path)?;
+                let (remote, path) = (machine()?, machine_path(path)?);
                 Ok(Opened { remote, path, ends_with_slash: *ends_with_slash })
             }
         }
     }
 }
 
-/// A path of this machine as a connection to the nearest folder above it that exists. A symbolic link that is named is
-/// followed, as everywhere on a command line.
-fn machine(path: &Path) -> Result<(Remote, RemotePath), CommandError> {
+/// A path of this machine as one below `/`. A symbolic link that is named is followed, as everywhere on a command line.
+fn machine_path(path: &Path) -> Result<RemotePath, CommandError> {
     let failed = |source| CommandError::Machine { what: format!("cannot use {}", path.display()), source };
     let mut absolute = std::path::absolute(path).map_err(failed)?;
     if absolute.is_symlink() || absolute.file_name().is_none() {
         absolute = absolute.canonicalize().map_err(failed)?;
     }
-    let mut folder = absolute.parent().unwrap_or(&absolute);
-    while !folder.is_dir() {
-        let Some(parent) = folder.parent() else { break };
-        folder = parent;
-    }
-    let rest = absolute.strip_prefix(folder).unwrap_or(Path::new(""));
-    Ok((machine_folder(folder)?, RemotePath::parse(&text_of(rest.as_os_str().as_bytes()))?))
+    let there = absolute.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
+    let rest = absolute.strip_prefix(there).unwrap_or(Path::new(""));
+    let real = there.canonicalize().map_err(failed)?.join(rest);
+    Ok(RemotePath::parse(&name_of(real.as_os_str().as_bytes()))?)
 }
 
 /// A folder of this machine as a path below `/`.
@@ -274,12 +270,12 @@ fn folder_path(folder: &Path) -> Result<RemotePath, CommandError> {
     if !real.is_dir() {
         return Err(failed(std::io::ErrorKind::NotADirectory.into()));
     }
-    Ok(RemotePath::parse(&text_of(real.as_os_str().as_bytes()))?)
+    Ok(RemotePath::parse(&name_of(real.as_os_str().as_bytes()))?)
 }
 
-/// A folder of this machine as a connection.
-fn machine_folder(folder: &Path) -> Result<Remote, CommandError> {
-    let config = Config::Local(local::Config { folder: folder.to_owned() });
+/// All of this machine as a connection: whoever types a command is trusted with it.
+fn machine() -> Result<Remote, CommandError> {
+    let config = Config::Local(local::Config { folder: PathBuf::from("/") });
     Ok(Remote::new("this machine", Common::default(), config, &Arc::new(Egress::default()))?)
 }
 

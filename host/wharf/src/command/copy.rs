@@ -227,6 +227,7 @@ impl Place {
     fn is_on_same_connection(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Connection { name, .. }, Self::Connection { name: other, .. }) => name == other,
+            (Self::Machine { .. }, Self::Machine { .. }) => true,
             _ => false,
         }
     }

@@ -15,7 +15,7 @@ use wharf_connectors::sftp::{CommandResult, Shell};
 use wharf_connectors::{Error, ErrorKind, bytes_of, chain, text_of};
 
 use super::{
-    CLEAN_UP, CommandError, Ended, Outcome, Setting, folder_path, interruptible, machine_folder, operation_json, print,
+    CLEAN_UP, CommandError, Ended, Outcome, Setting, folder_path, interruptible, machine, operation_json, print,
     until_signal,
 };
 
@@ -49,7 +49,7 @@ impl Sftp {
             return Err(Error::new(ErrorKind::Invalid, message).into());
         };
         // The operator may use all of this machine.
-        let machine = machine_folder(Path::new("/"))?;
+        let machine = machine()?;
         let mut shell = server.shell(Some(&machine)).beginning_in(&folder_path(&self.local)?);
         if self.batch.is_none() && std::io::stdin().is_terminal() {
             return self.prompt(&mut shell).await;
