@@ -93,7 +93,7 @@ async fn an_outgoing_request_without_a_grant_is_denied_and_never_sent() {
     let detail = host.get(&format!("outgoing?url=http://127.0.0.1:{}/secret?key=1", outside.port())).await.problem(503);
     assert!(detail.contains("HttpRequestDenied"), "{detail}");
     assert_eq!(outside.connections(), 0);
-    let said = host.log().wait_for(&["an outgoing request is denied", "[connections.NAME]"]).await;
+    let said = host.log().wait_for(&["an outgoing request is denied", "may not use connection world"]).await;
     assert!(!said.contains("secret") && !said.contains("key=1"), "{said}");
 }
 

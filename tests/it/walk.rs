@@ -300,7 +300,8 @@ async fn a_connection_that_is_not_configured_or_not_granted_is_said_with_what_wo
 
     host.configure(&partners.connections());
     let granted = |service: &str, connection: &str| {
-        format!("add to [services.\"{service}\"]: grants = [{{ connection = \"{connection}\"")
+        let grant = format!("{{ connection = \"{connection}\", access = \"read\", path = \"/\" }}");
+        format!("add {grant} to grants of [services.\"{service}\"]")
     };
     let denied = crate::harness::eventually("the connections are known", async || {
         let answer = transfer(&host).await;
