@@ -249,7 +249,7 @@ async fn of_writers_of_one_new_name_one_wins() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_goes_away_before_its_turn_leaves_nothing() {
     let running = emulator().await;
-    running.inject(Fault::on("files/upload", FaultKind::Latency { milliseconds: 2000 }).times(2)).unwrap();
+    running.inject(Fault::on("files/upload", FaultKind::Latency { milliseconds: 1500 }).times(2)).unwrap();
     running.inject(Fault::on(FINISH_BATCH, FaultKind::Latency { milliseconds: 1000 })).unwrap();
     let remote = remote(&running, 16);
     let (first, second, third, fourth) = (path("/1"), path("/2"), path("/3"), path("/4"));
