@@ -48,7 +48,8 @@ pub(crate) struct Copy {
     /// Compare the content of each copy with its source, not only the size.
     #[arg(long)]
     verify: bool,
-    /// Go on where an earlier copy broke off, and leave what arrived when this one does.
+    /// Go on where an earlier copy broke off, and leave what arrived when this one does. To Dropbox every copy begins
+    /// anew.
     #[arg(long)]
     resume: bool,
     /// Give the copies the time of the copying instead of the times of their sources.
