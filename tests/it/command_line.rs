@@ -288,6 +288,52 @@ async fn a_copy_of_which_a_part_fails_says_so() {
     assert!(place.path("disk/out/good").exists());
 }
 
+/// A command that ends by itself, in this folder.
+async fn wharf(folder: &TempDir, arguments: &str) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    command.args(arguments.split_whitespace()).current_dir(folder.path()).stdin(Stdio::null()).kill_on_drop(true);
+    timeout(PATIENCE, command.output()).await.expect("it ends").unwrap()
+}
+
+#[tokio::test]
+async fn a_login_with_a_wrong_configuration_says_what_is_wrong_with_it() {
+    let folder = TempDir::new().unwrap();
+    const TOKEN: &str = "refresh-token = { file = 'team.token' }";
+    for (table, told) in [
+        (format!("type = 'dropbox'\n{TOKEN}"), "wharf.toml:2: connections.team.app-key: missing"),
+        ("type = 'dropbox'\napp-key = 'k'".to_owned(), "connections.team.refresh-token: missing"),
+        ("type = 'dropbox'\napp-key = 'k'\nrefresh-token = { env = 'T' }".to_owned(), "refresh-token = { file"),
+        (format!("type = 'dropbox'\napp-key = 'k'\naccess-token = {{ env = 'T' }}\n{TOKEN}"), "team.access-token"),
+        (
+            "type = 'local'\nfolder = '.'".to_owned(),
+            "connections.team.type: a login is for connections of type dropbox",
+        ),
+        (format!("type = 'dropbox'\napp-key = 'k'\n{TOKEN}\nap-key = 'x'"), "connections.team.ap-key"),
+        ("type = ".to_owned(), "wharf.toml:3: not valid TOML"),
+    ] {
+        // Its first table has nothing to do with the login, and a token that is not there yet.
+        let other = "[connections.other]\ntype = 'dropbox'\napp-key = 'o'\nrefresh-token = { file = 'missing' }";
+        fs::write(folder.path().join("wharf.toml"), format!("\n[connections.team]\n{table}\n{other}\n")).unwrap();
+        let said = wharf(&folder, "dropbox login team").await;
+        let errors = String::from_utf8(said.stderr).unwrap();
+        assert_eq!(said.status.code(), Some(3), "{errors}");
+        assert!(errors.contains(told), "{told}: {errors}");
+        assert!(!errors.contains("connections.other"), "{errors}");
+    }
+    let said = wharf(&folder, "dropbox login team --config missing.toml").await;
+    assert_eq!(said.status.code(), Some(3), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_login_behind_another_api_url_goes_below_it() {
+    let folder = TempDir::new().unwrap();
+    let configuration = "[connections.team]\ntype = 'dropbox'\napp-key = 'k'\nrefresh-token = { file = 't' }\n\
+                         api-url = 'https://proxy.example.com/dbx/api'\n";
+    fs::write(folder.path().join("wharf.toml"), configuration).unwrap();
+    let (_program, address) = login(&folder, "dropbox login team --json").await;
+    assert!(address.starts_with("https://proxy.example.com/dbx/api/oauth2/authorize?"), "{address}");
+}
+
 /// A login at the emulator: the program, and what it has printed so far.
 async fn login(folder: &TempDir, arguments: &str) -> (tokio::process::Child, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
@@ -330,8 +376,13 @@ async fn a_login_stores_a_refresh_token_that_works_and_shows_it_to_nobody() {
         let (output, errors) = (String::from_utf8(said.stdout).unwrap(), String::from_utf8(said.stderr).unwrap());
         assert!(said.status.success(), "{output}{errors}");
         assert!(!output.contains(&refresh_token) && !errors.contains(&refresh_token));
-        assert_eq!(fs::read_to_string(&token).unwrap().trim(), refresh_token);
+        let stored = fs::read_to_string(&token).unwrap();
+        assert_eq!(stored.lines().next(), Some(refresh_token.as_str()));
         assert_eq!(fs::metadata(&token).unwrap().permissions().mode() & 0o777, 0o600);
+        let ping = wharf(&folder, "ping team --json").await;
+        assert!(ping.status.success(), "{ping:?}");
+        let ping: Value = serde_json::from_slice(&ping.stdout).unwrap();
+        assert!(ping["facts"]["scopes"].as_str().unwrap().starts_with("account_info.read files."), "{ping}");
         fs::remove_file(&token).unwrap();
     }
 

@@ -182,7 +182,9 @@ async fn what_dropbox_refuses_stays_on_the_ftp_server_until_dropbox_takes_it() {
         (FaultKind::DropBeforeEffect, &["upload it again"]),
     ];
     let partners = Partners::start().await;
-    let host = start(&partners).await;
+    // An overloaded Dropbox is waited for until shortly before the deadline.
+    let configuration = format!("{}{GRANTS}[service-defaults]\ntimeout = '10s'\n", partners.connections());
+    let host = start_with(&partners, &configuration).await;
     let mut moved = BTreeSet::new();
     for (number, (kind, words)) in refusals.into_iter().enumerate() {
         let name = format!("file-{number}");
@@ -213,6 +215,24 @@ async fn a_rate_limit_is_waited_for_and_the_file_arrives() {
     transfer(&host).await.expect(200);
     assert!(begun.elapsed() >= Duration::from_secs(2), "the wait that Dropbox asked for: {:?}", begun.elapsed());
     assert_eq!(partners.ftp.names(), BTreeSet::new());
+    assert_eq!(stored(&partners), hashes([("a.txt", b"content".to_vec())]));
+}
+
+#[tokio::test]
+async fn a_pause_that_ends_after_the_deadline_is_told_at_once_and_one_within_it_is_waited_for() {
+    let partners = Partners::start().await;
+    let configuration = format!("{}{GRANTS}[service-defaults]\ntimeout = '6s'\n", partners.connections());
+    let host = start_with(&partners, &configuration).await;
+    partners.ftp.put("a.txt", "content");
+    partners.dropbox.inject(Fault::on("files/upload", FaultKind::RateLimitJson { retry_after_seconds: 8 })).unwrap();
+    let begun = Instant::now();
+    let reasons = reasons(&transfer(&host).await.expect(502));
+    assert!(reasons[0].contains("try again in 8 s"), "{reasons:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    // By then so much of the pause is over that the rest fits.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    transfer(&host).await.expect(200);
+    assert!(begun.elapsed() >= Duration::from_secs(8), "{:?}", begun.elapsed());
     assert_eq!(stored(&partners), hashes([("a.txt", b"content".to_vec())]));
 }
 

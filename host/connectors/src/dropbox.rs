@@ -46,7 +46,6 @@ use commit::Commits;
 use failure::{Call, Failure};
 pub(crate) use hash::ContentHasher;
 use longpoll::{Polls, SILENCE_MAX};
-use pace::{Limits, WAIT_BUDGET};
 use parts::Memory;
 use root::Standing;
 use token::Tokens;
@@ -76,6 +75,8 @@ const WINDOW_BYTES: u64 = 24 * 1024 * 1024;
 pub struct Config {
     /// How the host logs in.
     pub credentials: Credentials,
+    /// What the login allowed, for people, where that is known: Dropbox does not tell it again.
+    pub scopes: Option<String>,
     /// Where calls with a JSON argument go.
     pub api_url: Url,
     /// Where calls that carry content go.
@@ -96,8 +97,9 @@ pub struct Config {
     pub select_admin: Option<String>,
     /// Further headers of every call, for proxies and the like.
     pub headers: Vec<(String, SecretString)>,
-    /// All waits of one call together, when Dropbox asks for some. [`Common::retries`] says how often.
-    pub wait_budget: Duration,
+    /// All waits of one call together, when Dropbox asks for some. When absent, a call waits as long as its caller
+    /// ([`crate::deadline::until`]), or 20 s where that does not say.
+    pub wait_budget: Option<Duration>,
     /// The most of one upload that is in memory, in bytes: three parts at once, or two where its size is not known,
     /// each a multiple of 4 MiB.
     pub window_bytes: u64,
@@ -130,6 +132,7 @@ impl Config {
         };
         Ok(Self {
             credentials,
+            scopes: None,
             api_url: url("https://api.dropboxapi.com/")?,
             content_url: url("https://content.dropboxapi.com/")?,
             notify_url: url("https://notify.dropboxapi.com/")?,
@@ -140,7 +143,7 @@ impl Config {
             select_user: None,
             select_admin: None,
             headers: Vec::new(),
-            wait_budget: WAIT_BUDGET,
+            wait_budget: None,
             window_bytes: WINDOW_BYTES,
         })
     }
@@ -166,12 +169,13 @@ impl Dropbox {
         let (select_user, select_admin) = (config.select_user.as_deref(), config.select_admin.as_deref());
         let api_url = folder(checked(config.api_url, "api-url")?);
         let membership = Membership::new(&api_url, &config.credentials, select_user.or(select_admin));
-        let tokens = Tokens::new(config.credentials, checked(config.token_url, "token-url")?);
+        let tokens = Tokens::new(config.credentials, config.scopes, checked(config.token_url, "token-url")?);
         let caller = Caller {
             client,
             tokens,
             membership,
-            limits: Limits { tries_max: common.retries.saturating_add(1), wait_budget: config.wait_budget },
+            wait_budget: config.wait_budget,
+            retries: common.retries,
             commits: Commits::new(),
             memory: Memory::new(),
             window_bytes: config.window_bytes,
@@ -251,6 +255,23 @@ impl Dropbox {
         }
         facts.extend(self.caller.tokens.facts().await);
         facts
+    }
+
+    /// Why a file was not replaced that should have been at this revision.
+    async fn not_at(&self, path: &RemotePath, revision: &str) -> Error {
+        let now = match self.caller.get_metadata(path).await {
+            Ok(found) => match found.rev {
+                Some(rev) => format!("it is at revision {}", failure::presentable(&rev)),
+                None => "it is a folder".to_owned(),
+            },
+            Err(failure) if failure.is("path/not_found") => "it is not there".to_owned(),
+            Err(failure) => format!("what is there cannot be told ({})", Error::from(failure)),
+        };
+        let revision = failure::presentable(revision);
+        Error::new(
+            ErrorKind::Conflict,
+            format!("{path} was not updated, because it is not at revision {revision}: {now}"),
+        )
     }
 
     /// Makes way for a rename that replaces: deletes the file at `target`, and only that very revision of it.
@@ -352,7 +373,8 @@ impl Caller {
     }
 
     async fn rename(&self, source: &RemotePath, target: &RemotePath) -> Result<(), Failure> {
-        let call = Call { route: "files/move_v2", subject: source.as_str(), repeatable: false };
+        let subject = format!("{source} to {target}");
+        let call = Call { route: "files/move_v2", subject: &subject, repeatable: false };
         let argument = json!({ "from_path": write_path(source), "to_path": write_path(target), "autorename": false });
         self.rpc::<Changed>(&call, &argument).await.map(|_| ())
     }
@@ -454,7 +476,8 @@ impl Backend for Dropbox {
         if !matches!(original.kind(), Kind::File | Kind::Symlink) {
             return Err(Error::new(ErrorKind::Conflict, format!("{source} is not a file")));
         }
-        let call = Call { route: "files/copy_v2", subject: source.as_str(), repeatable: false };
+        let subject = format!("{source} to {target}");
+        let call = Call { route: "files/copy_v2", subject: &subject, repeatable: false };
         let argument = json!({
             "from_path": write_path(source),
             "to_path": write_path(target),

@@ -98,13 +98,22 @@ pub struct Error {
     step: Option<Step>,
     retry_after: Option<Duration>,
     tells_effect: bool,
+    is_lasting: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error without a cause below it.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), step: None, retry_after: None, tells_effect: false, source: None }
+        Self {
+            kind,
+            message: message.into(),
+            step: None,
+            retry_after: None,
+            tells_effect: false,
+            is_lasting: false,
+            source: None,
+        }
     }
 
     /// Adds the cause.
@@ -175,6 +184,13 @@ impl Error {
         self
     }
 
+    /// Notes that trying again is of no use until somebody mends it, such as a disk that is full.
+    #[must_use]
+    pub(crate) fn lasting(mut self) -> Self {
+        self.is_lasting = true;
+        self
+    }
+
     /// Adds the time that the remote asked to wait.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
@@ -192,9 +208,19 @@ impl Error {
         self.step
     }
 
+    /// Whether trying again is of no use until somebody mends it.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.is_lasting
+    }
+
     /// How long the remote asked to wait before the next try, where it said so.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// The same in whole seconds, of which none is too early.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
     }
 }
 
@@ -210,8 +236,17 @@ impl StdError for Error {
     }
 }
 
-/// An error and its causes on one line, `outer: cause: cause`, leaving out a cause that its parent already says.
-pub fn chain(error: &dyn StdError) -> String {
+/// An error for people on one line: `outer: cause: cause`, and how long to wait where the remote said so.
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
+    let line = layers(error);
+    match error.downcast_ref::<Error>().and_then(Error::retry_after_seconds) {
+        Some(seconds) => format!("{line} (try again in {seconds} s)"),
+        None => line,
+    }
+}
+
+/// An error and its causes, leaving out a cause that its parent already says.
+pub(crate) fn layers(error: &dyn StdError) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(current) = cause {

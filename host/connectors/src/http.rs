@@ -220,12 +220,9 @@ impl Origin {
             idle_max: config.idle_max.unwrap_or(common.operations_max),
         };
         let own = Client::with_settings(common, Arc::clone(&egress), &settings)?;
-        let other = if config.tls.identity.is_some() || config.tls.pin.is_some() {
-            let tls = tls::Config { identity: None, pin: None, ..config.tls.clone() };
-            Client::with_settings(common, Arc::clone(&egress), &Settings { tls: &tls, ..settings })?
-        } else {
-            own.clone()
-        };
+        // Neither a client certificate nor a pin is for others.
+        let tls = tls::Config { identity: None, pin: None, is_unpinnable: true, ..config.tls.clone() };
+        let other = Client::with_settings(common, Arc::clone(&egress), &Settings { tls: &tls, ..settings })?;
         let mut tls = config.tls.client()?;
         tls.alpn_protocols = client::alpn(config.http2);
         if !matches!(config.ping.method, Method::GET | Method::HEAD | Method::OPTIONS) {

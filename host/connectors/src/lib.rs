@@ -8,6 +8,7 @@
 mod error;
 mod path;
 mod content;
+pub mod deadline;
 mod egress;
 mod backend;
 mod idle;

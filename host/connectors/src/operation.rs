@@ -342,6 +342,7 @@ impl Remote {
 /// Whether the same operation may well succeed in a moment.
 fn is_passing(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Interrupted | ErrorKind::RateLimited)
+        && !error.is_lasting()
 }
 
 /// A random pause, so that many operations that failed together do not come back together.

@@ -31,6 +31,8 @@ pub struct Config {
     /// The server's own certificate. Nothing else about it is checked then: neither who signed it, nor for which name
     /// and until when it is valid. Excludes `authority`.
     pub pin: Option<Fingerprint>,
+    /// Whether the operator has no setting for a pin here, so that none is advised.
+    pub is_unpinnable: bool,
     /// What we show to a server that asks who we are.
     pub identity: Option<Identity>,
     /// The newest version to speak; the oldest is always 1.2.
@@ -124,6 +126,7 @@ impl Config {
             .with_custom_certificate_verifier(Arc::new(Verifier {
                 trust: self.trust(&provider)?,
                 has_own_authority: self.authority.is_some(),
+                is_unpinnable: self.is_unpinnable,
                 provider,
             }));
         let Some(identity) = &self.identity else { return Ok(builder.with_no_client_auth()) };
@@ -197,6 +200,7 @@ struct Verifier {
     trust: Trust,
     /// What is trusted is configured for this connection.
     has_own_authority: bool,
+    is_unpinnable: bool,
     provider: Arc<CryptoProvider>,
 }
 
@@ -221,7 +225,8 @@ impl ServerCertVerifier for Verifier {
                 }
             }
         };
-        let untrusted = Untrusted { fingerprint, reason, has_own_authority: self.has_own_authority };
+        let has_own_authority = self.has_own_authority;
+        let untrusted = Untrusted { fingerprint, is_unpinnable: self.is_unpinnable, reason, has_own_authority };
         Err(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(untrusted)))))
     }
 
@@ -254,6 +259,7 @@ impl ServerCertVerifier for Verifier {
 #[derive(Debug)]
 pub(crate) struct Untrusted {
     fingerprint: Fingerprint,
+    is_unpinnable: bool,
     reason: Distrust,
     has_own_authority: bool,
 }
@@ -299,12 +305,19 @@ impl fmt::Display for Untrusted {
                     "it is signed by an unknown authority; set certificate-authority to that authority's certificate",
                 )?;
             }
+            CertificateError::BadSignature if self.has_own_authority => formatter.write_str(
+                "it is not signed by the authority of that name in certificate-authority; set that to the authority's \
+                 present certificate",
+            )?,
             CertificateError::NotValidForNameContext { expected, presented } => {
                 let presented = if presented.is_empty() { "no name".to_owned() } else { presented.join(", ") };
                 write!(formatter, "it is not for {} but for {presented}", expected.to_str())?;
             }
             CertificateError::Other(OtherError(error)) => write!(formatter, "{error}")?,
             error => write!(formatter, "{error}")?,
+        }
+        if self.is_unpinnable {
+            return write!(formatter, " (its fingerprint is {fingerprint})");
         }
         write!(formatter, ". To trust this very certificate, set certificate-pin = \"{fingerprint}\"")?;
         // The two exclude each other.
@@ -338,12 +351,16 @@ pub(crate) fn failed(attempt: &str, error: std::io::Error) -> Error {
             _,
         ) => (
             ErrorKind::Denied,
-            "the server wants a client certificate that it trusts; set client-certificate".to_owned(),
+            "the server wants a client certificate that it trusts; set client-certificate, which \
+             connections of type ftp and http have"
+                .to_owned(),
         ),
         // The same in TLS 1.2, which has no word of its own for it.
         (Some(rustls::Error::AlertReceived(AlertDescription::HandshakeFailure)), _) => (
             ErrorKind::Denied,
-            "the server refused the handshake; if it wants a client certificate, set client-certificate".to_owned(),
+            "the server refused the handshake; if it wants a client certificate, set client-certificate, which \
+             connections of type ftp and http have"
+                .to_owned(),
         ),
         (Some(rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)), _) => {
             (ErrorKind::Unavailable, "the server speaks no version of TLS that this connection allows".to_owned())

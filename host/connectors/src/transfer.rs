@@ -21,7 +21,7 @@ use crate::dropbox::ContentHasher;
 use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
 use crate::walk::Filter;
-use crate::{Remote, chain, operation, temporary};
+use crate::{Remote, chain, deadline, operation, temporary};
 
 /// Files at once when nothing is said: enough to hide the delay of a line, few enough for a partner's server.
 pub const PARALLEL_DEFAULT: usize = 4;
@@ -31,6 +31,10 @@ pub const PARALLEL_MAX: usize = 64;
 
 /// Results that wait to be taken; the transfer pauses when nobody takes them.
 const RESULTS_MAX: usize = 1024;
+
+/// Files from this size on, and those of unknown size, are not sent before it is known whether their target exists, where
+/// that is an error: a look costs less than this much content on most lines, and smaller files come by the thousands.
+const LOOK_BYTES_MIN: u64 = 4 * 1024 * 1024;
 
 /// Times that two systems tell of the same file differ by so much: FAT and Dropbox know seconds, some servers even ones.
 const TIME_PRECISION: Duration = Duration::from_secs(2);
@@ -72,7 +76,8 @@ pub struct TransferOptions {
     pub verify: Verify,
     /// Delete each source after its target was verified, and the folders that are empty then, unless there is a filter.
     pub delete_source: bool,
-    /// Go on where an earlier transfer of the same file broke off, and leave what arrived when this one does.
+    /// Go on where an earlier transfer of the same file broke off, and leave what arrived when this one does. To Dropbox
+    /// every transfer begins anew.
     pub resume: bool,
     /// Give the targets the sources' times of last change, where the target can.
     pub keep_modified: bool,
@@ -241,7 +246,7 @@ pub async fn transfer(
         results: sender,
     };
     // A task of its own: files are moved while the caller does something else.
-    let task = tokio::spawn(async move { work.run(top).await }.in_current_span());
+    let task = tokio::spawn(deadline::kept(async move { work.run(top).await }).in_current_span());
     Ok(Transfer { results, counters, task })
 }
 
@@ -354,7 +359,7 @@ impl Work {
             match self.attempt(&entry, &target, parents, &counted).await {
                 Err(error) if tried < retries && is_broken_off(&error) => {
                     self.counters.bytes_transferred.fetch_sub(counted.load(Ordering::Relaxed), Ordering::Relaxed);
-                    let pause = error.retry_after().unwrap_or_else(|| operation::pause(tried));
+                    let pause = operation::pause(tried);
                     tried += 1;
                     let (error, path) = (chain(&error), source.as_str());
                     tracing::info!(tried, path, error, "a file is transferred again");
@@ -410,6 +415,7 @@ impl Work {
                 &asked
             }
         };
+        self.refuse_early(entry, target).await?;
         let (written, resumed_at, hash) = self.write(entry, target, if_exists, parents, counted).await?;
         self.verify(entry, &written, resumed_at, hash).await?;
         if self.options.delete_source {
@@ -420,6 +426,17 @@ impl Work {
         }
         let bytes = written.size.or(entry.size).unwrap_or_default();
         Ok((written.path, Outcome::Transferred { bytes, resumed_at }))
+    }
+
+    /// Fails before much content is sent that has no place to go. Whether the target may be written is still for the
+    /// write to say: another one may come meanwhile.
+    async fn refuse_early(&self, entry: &Entry, target: &RemotePath) -> Result<(), Error> {
+        let is_large = entry.size.is_none_or(|size| size >= LOOK_BYTES_MIN);
+        if self.options.if_present != IfPresent::Fail || !is_large || !self.target.exists(target).await? {
+            return Ok(());
+        }
+        let name = self.target.name();
+        Err(Error::new(ErrorKind::AlreadyExists, format!("cannot write {target} on {name}: it exists already")))
     }
 
     async fn reason_to_skip(&self, entry: &Entry, target: &RemotePath) -> Result<Option<&'static str>, Error> {
@@ -696,4 +713,7 @@ fn is_older(time: Option<SystemTime>, than: Option<SystemTime>) -> bool {
 
 fn is_broken_off(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Unavailable | ErrorKind::Timeout)
+        && !error.is_lasting()
+        // Whoever asked for a pause was given all the time there is.
+        && error.retry_after().is_none()
 }

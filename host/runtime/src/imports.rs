@@ -77,9 +77,6 @@ pub(crate) fn told(error: &Error) -> wit::Error {
     if let Some(step) = error.step() {
         message = format!("at {step}: {message}");
     }
-    if let Some(wait) = error.retry_after() {
-        message.push_str(&format!(" (try again in {} s)", wait.as_secs().max(1)));
-    }
     wit::Error { code: code_of(error.kind()), message }
 }
 

@@ -115,7 +115,7 @@ impl CommandError {
 fn operation_json(error: &Error) -> Value {
     let mut document = error_json(error.kind(), &chain(error));
     document["step"] = json!(error.step().map(|step| step.to_string()));
-    document["retry_after_seconds"] = json!(error.retry_after().map(|wait| wait.as_secs()));
+    document["retry_after_seconds"] = json!(error.retry_after_seconds());
     document
 }
 

@@ -7,6 +7,7 @@
 mod connection;
 mod document;
 mod files;
+mod login;
 mod problem;
 mod secret;
 mod service;
@@ -37,11 +38,12 @@ use document::{Document, Section};
 use files::{ContentHash, Files, folder_of};
 use problem::Problem;
 
+pub(crate) use login::{LoginSettings, before_login};
 pub(crate) use problem::ConfigurationError;
 pub(crate) use watch::{Watch, watch};
 
 /// Where the configuration is looked for when none is named.
-pub(crate) const DEFAULT_FILE: &str = "wharf.toml";
+const DEFAULT_FILE: &str = "wharf.toml";
 
 const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 
@@ -254,6 +256,62 @@ fn default_file<'p>() -> Option<&'p Path> {
     default.exists().then_some(default)
 }
 
+/// A document that was read without a problem.
+struct Reading<T> {
+    /// What was taken from it.
+    said: T,
+    files: Files,
+    warnings: Vec<Problem>,
+    /// Names the text; empty when there is no file.
+    fingerprint: String,
+}
+
+/// Reads a file, an empty one when there is none, and takes from it what is wanted; nothing when there is a problem.
+fn read<T>(
+    file: Option<&Path>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    take: impl FnOnce(Section<'_>) -> Option<T>,
+) -> Result<Reading<T>, ConfigurationError> {
+    let mut files = Files::default();
+    let text = match file.map(|file| text_of(file, &mut files)).transpose() {
+        Ok(text) => text.unwrap_or_default(),
+        Err(problem) => return Err(ConfigurationError::new(vec![problem], files)),
+    };
+    let fingerprint = file.map(|_| hexadecimal(&Sha256::digest(&text)[..FINGERPRINT_BYTES])).unwrap_or_default();
+    let document = Document {
+        file,
+        text: &text,
+        folder: file.map_or_else(|| PathBuf::from("."), folder_of),
+        environment,
+        files: RefCell::new(files),
+        problems: RefCell::default(),
+        warnings: RefCell::default(),
+    };
+    let (tree, errors) = DeTable::parse_recoverable(&text);
+    for error in &errors {
+        // The error's own form shows the line of the file, which may hold what should have been a reference.
+        document.problem(error.span().map(|span| span.start), "", format!("not valid TOML: {}", error.message()));
+    }
+    // What is left of a broken file would only give problems that are not there.
+    let said = if errors.is_empty() { take(Section::root(&document, tree.get_ref())) } else { None };
+    let (files, problems) = (document.files.into_inner(), document.problems.into_inner());
+    let warnings = document.warnings.into_inner();
+    match said.filter(|_| problems.is_empty()) {
+        Some(said) => Ok(Reading { said, files, warnings, fingerprint }),
+        None => Err(ConfigurationError::new(problems, files)),
+    }
+}
+
+fn text_of(file: &Path, files: &mut Files) -> Result<String, Problem> {
+    let whole_file = |line, message: String| Problem { file: Some(file.to_owned()), line, key: String::new(), message };
+    let bytes = files.read(file).map_err(|error| whole_file(None, format!("cannot be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = before.filter(|byte| **byte == b'\n').count() + 1;
+        whole_file(Some(line), "is not UTF-8 text".to_owned())
+    })
+}
+
 /// One attempt to load.
 struct Loading<'l> {
     overrides: Overrides,
@@ -266,60 +324,20 @@ struct Loading<'l> {
 
 impl Loading<'_> {
     fn load(self, file: Option<&Path>) -> Result<Configuration, ConfigurationError> {
-        let mut files = Files::default();
-        let Some(file) = file else { return self.interpret(None, "", files) };
-        let whole_file =
-            |line, message: String| Problem { file: Some(file.to_owned()), line, key: String::new(), message };
-        let bytes = match files.read(file) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                return Err(ConfigurationError::new(vec![whole_file(None, format!("cannot be read: {error}"))], files));
-            }
-        };
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => self.interpret(Some(file), text, files),
-            Err(error) => {
-                let before = bytes.iter().take(error.valid_up_to());
-                let line = before.filter(|byte| **byte == b'\n').count() + 1;
-                Err(ConfigurationError::new(vec![whole_file(Some(line), "is not UTF-8 text".to_owned())], files))
-            }
-        }
-    }
-
-    fn interpret(self, file: Option<&Path>, text: &str, files: Files) -> Result<Configuration, ConfigurationError> {
-        let document = Document {
-            file,
-            text,
-            folder: file.map_or_else(|| PathBuf::from("."), folder_of),
-            environment: self.environment,
-            files: RefCell::new(files),
-            problems: RefCell::default(),
-            warnings: RefCell::default(),
-        };
-        let (tree, errors) = DeTable::parse_recoverable(text);
-        for error in &errors {
-            // The error's own form shows the line of the file, which may hold what should have been a reference.
-            document.problem(error.span().map(|span| span.start), "", format!("not valid TOML: {}", error.message()));
-        }
-        // What is left of a broken file would only give problems that are not there.
-        let read = errors.is_empty().then(|| self.sections(Section::root(&document, tree.get_ref())));
-        let files = document.files.into_inner();
-        let problems = document.problems.into_inner();
-        let Some(sections) = read.filter(|_| problems.is_empty()) else {
-            return Err(ConfigurationError::new(problems, files));
-        };
+        let Reading { said, files, warnings, fingerprint } =
+            read(file, self.environment, |root| Some(self.sections(root)))?;
         Ok(Configuration {
-            host: sections.host,
-            http: sections.http,
-            admin: sections.admin,
-            live: sections.live,
-            warnings: document.warnings.into_inner(),
-            fingerprint: file.map(|_| hexadecimal(&Sha256::digest(text)[..FINGERPRINT_BYTES])).unwrap_or_default(),
+            host: said.host,
+            http: said.http,
+            admin: said.admin,
+            live: said.live,
+            warnings,
+            fingerprint,
             file: file.map(Path::to_owned),
             overrides: self.overrides,
-            egress_networks: sections.egress_networks,
-            connection_names: sections.connection_names,
-            connection_fingerprints: sections.connection_fingerprints,
+            egress_networks: said.egress_networks,
+            connection_names: said.connection_names,
+            connection_fingerprints: said.connection_fingerprints,
             files,
         })
     }

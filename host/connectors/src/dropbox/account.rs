@@ -126,7 +126,10 @@ impl Account {
     /// another revision; `Conflict` when a folder of the path is a file; and what `content` reports.
     pub async fn upload(&self, path: &RemotePath, content: Content, options: UploadOptions) -> Result<Metadata, Error> {
         self.not_the_root("upload to", path)?;
-        let update = matches!(options.mode, WriteMode::Update(_));
+        let update = match &options.mode {
+            WriteMode::Update(revision) => Some(revision.clone()),
+            WriteMode::Add | WriteMode::Overwrite => None,
+        };
         let outside = path.below(&self.root);
         let upload = Upload {
             path: &outside,
@@ -140,20 +143,19 @@ impl Account {
             },
             autorename: options.autorename,
             // Otherwise an update of a revision that was deleted meanwhile would make the file anew.
-            strict_conflict: update,
+            strict_conflict: update.is_some(),
             client_modified: options.client_modified.map(write_time).transpose()?,
             mute: options.mute,
         };
         let (operation, _permit) = Operation::begin(&self.remote, "dropbox-upload", path, Effect::WholeOrNot).await?;
         let content = operation.measured(content);
         let work = async {
-            self.client.caller.upload(&upload, content).await.map_err(|failure| {
-                if update && failure.is("path/conflict") {
-                    failure.of_kind(ErrorKind::Conflict)
-                } else {
-                    Error::from(failure)
+            match (self.client.caller.upload(&upload, content).await, &update) {
+                (Err(failure), Some(revision)) if failure.is("path/conflict") => {
+                    Err(self.client.not_at(&outside, revision).await)
                 }
-            })
+                (uploaded, _) => Ok(uploaded?),
+            }
         };
         let metadata = operation.end(work.await)?;
         Ok(self.told_of(path, metadata))

@@ -1,7 +1,8 @@
 //! One call to Dropbox: token, pace, request, answer. Everything that all routes have in common.
 //!
-//! A call is tried again when Dropbox asks for a wait, and once when its token has expired; nothing else is repeated
-//! here. Knows no route's arguments and no file.
+//! A call is tried again when Dropbox asks for a wait, as long as there is time; once when its token has expired; and,
+//! where that does no harm and no content is sent, a few times when there was no usable answer. Knows no route's
+//! arguments and no file.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +20,13 @@ use super::commit::Commits;
 use super::download::verified;
 use super::failure::{Call, Failure, Problem, Refused, classify, presentable_id};
 use super::longpoll::Polls;
-use super::pace::{Limits, OutOfPatience};
+use super::pace::{OutOfPatience, Patience, pause_between};
 use super::parts::Memory;
 use super::root::Standing;
 use super::token::Tokens;
 use super::wire::header_json;
 use crate::content::Content;
+use crate::deadline;
 use crate::error::{Error, ErrorKind, Step};
 use crate::http::client::{Client, failed, streamed};
 use crate::path::RemotePath;
@@ -40,7 +42,10 @@ pub(super) struct Caller {
     pub(super) client: Client,
     pub(super) tokens: Tokens,
     pub(super) membership: Membership,
-    pub(super) limits: Limits,
+    /// All waits of one call together; by the caller's deadline when absent.
+    pub(super) wait_budget: Option<Duration>,
+    /// How often a call that does no harm when it is done twice is tried again without an answer.
+    pub(super) retries: u32,
     pub(super) commits: Arc<Commits>,
     pub(super) memory: Memory,
     /// The most of one upload that is in memory.
@@ -66,7 +71,7 @@ impl Caller {
             })?
             .into();
         let answer = self
-            .send(call, || {
+            .send_repeatably(call, || {
                 let mut request = reqwest::Request::new(Method::POST, url.clone());
                 request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 *request.body_mut() = Some(json.clone().into());
@@ -95,7 +100,7 @@ impl Caller {
     ) -> Result<(T, Answer), Failure> {
         // The head is made again for each try, but cannot fail differently.
         self.content_request(call, argument)?;
-        let answer = self.send(call, || self.content_request(call, argument).ok()).await?;
+        let answer = self.send_repeatably(call, || self.content_request(call, argument).ok()).await?;
         Ok((answer.result(call)?, answer))
     }
 
@@ -121,6 +126,25 @@ impl Caller {
         answer.json(call).await
     }
 
+    /// Sends what `request` makes, a few times if there is no usable answer and doing it twice does no harm.
+    pub(super) async fn send_repeatably(
+        &self,
+        call: &Call<'_>,
+        mut request: impl FnMut() -> Option<reqwest::Request> + Send,
+    ) -> Result<Answer, Failure> {
+        let mut retries = 0;
+        loop {
+            match self.send(call, &mut request).await {
+                Err(failure) if call.repeatable && retries < self.retries && failure.is_passing() => {
+                    retries += 1;
+                    tracing::info!(route = call.route, subject = call.subject, retries, ?failure, "trying again");
+                    pause_between(retries).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Sends what `request` makes, once for each try; `None` from it means that there can be no further try. The
     /// answer is a success, or says that a range is not there.
     pub(super) async fn send(
@@ -130,7 +154,7 @@ impl Caller {
     ) -> Result<Answer, Failure> {
         let standing = self.standing_headers(call).await?;
         let account = self.account(call.route).await;
-        let mut patience = account.calls.patience(self.limits);
+        let mut patience = Patience::new(self.wait_budget, deadline::of_caller());
         let mut token_renewed = false;
         let mut last: Option<Error> = None;
         loop {
@@ -138,8 +162,8 @@ impl Caller {
                 let nothing = || Error::new(ErrorKind::Internal, format!("{} has nothing to send", call.route));
                 return Err(last.unwrap_or_else(nothing).into());
             };
-            if let Err(OutOfPatience(wait)) = patience.turn().await {
-                return Err(rate_limited(call, wait).into());
+            if let Err(OutOfPatience(wait)) = patience.turn(&account.calls).await {
+                return Err(paused(call, wait).into());
             }
             request.headers_mut().extend(standing.clone());
             let mut used = None;
@@ -167,8 +191,8 @@ impl Caller {
                 }
                 Problem::Busy { asked, error } => {
                     tracing::warn!(route = call.route, asked_seconds = asked.map(|wait| wait.as_secs()), %error, "waiting");
-                    match patience.told_to_wait(asked) {
-                        Ok(()) => error.with_retry_after(asked.unwrap_or_default()),
+                    match patience.told_to_wait(&account.calls, asked) {
+                        Ok(wait) => error.with_retry_after(wait),
                         Err(OutOfPatience(wait)) => return Err(error.with_retry_after(wait).into()),
                     }
                 }
@@ -203,17 +227,10 @@ impl Caller {
     }
 }
 
-fn rate_limited(call: &Call<'_>, wait: Duration) -> Error {
-    Error::new(
-        ErrorKind::RateLimited,
-        format!(
-            "{} of {}: Dropbox asked for a pause of this account, {} s of which are left; try again then",
-            call.route,
-            call.subject,
-            wait.as_secs_f32().ceil()
-        ),
-    )
-    .with_retry_after(wait)
+/// A call that does not wait until the account may be called again.
+pub(super) fn paused(call: &Call<'_>, wait: Duration) -> Error {
+    let message = format!("{} of {}: Dropbox asked for a pause of this account", call.route, call.subject);
+    Error::new(ErrorKind::RateLimited, message).with_retry_after(wait)
 }
 
 fn route_url(base: &Url, route: &str) -> Result<Url, Error> {

@@ -15,11 +15,12 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::call::Caller;
+use super::call::{Caller, paused};
 use super::failure::{Call, Failure, refused_entry};
-use super::pace::pause_between;
+use super::pace::{OutOfPatience, Pace, Patience, pause_between};
 use super::wire::Metadata;
-use crate::error::{Error, ErrorKind, chain};
+use crate::deadline;
+use crate::error::{Error, ErrorKind, layers};
 use crate::path::RemotePath;
 
 /// Entries of one call (files.stone, `UploadSessionFinishBatchArg`).
@@ -29,7 +30,7 @@ const BATCH_ENTRIES_MAX: usize = 1000;
 /// takes, so that waiting costs nobody much, and never when nobody is on their way.
 const GATHERING_MAX: Duration = Duration::from_millis(150);
 
-/// How often an entry is committed that Dropbox turned away, or whose answer was lost.
+/// How often an entry is committed whose answer was lost.
 const COMMITS_MAX: u32 = 4;
 
 const ROUTE: &str = "files/upload_session/finish_batch_v2";
@@ -53,8 +54,16 @@ struct State {
 struct Waiting {
     entry: Value,
     path: String,
-    commits: u32,
+    patience: Patience,
+    losses: u32,
     answer: oneshot::Sender<Outcome>,
+}
+
+impl Waiting {
+    /// Tells the writer what became of its session, unless it has gone.
+    fn tell(self, outcome: Outcome) {
+        let _ = self.answer.send(outcome);
+    }
 }
 
 /// What became of a session.
@@ -147,9 +156,11 @@ impl Caller {
     ) -> Outcome {
         let entry = json!({ "cursor": { "session_id": session, "offset": size }, "commit": commit_info });
         let (answer, answered) = oneshot::channel();
+        let patience = Patience::new(self.wait_budget, deadline::of_caller());
+        let waiting = Waiting { entry, path: path.as_str().to_owned(), patience, losses: 0, answer };
         let unattended = {
             let mut state = self.commits.state();
-            state.waiting.push_back(Waiting { entry, path: path.as_str().to_owned(), commits: 0, answer });
+            state.waiting.push_back(waiting);
             !std::mem::replace(&mut state.looked_after, true)
         };
         drop(approach);
@@ -168,61 +179,60 @@ impl Caller {
             let account = self.membership.shared();
             let _turn = account.batch_turn().await;
             let Some(batch) = self.commits.take() else { return };
-            self.commit_batch(batch).await;
+            self.commit_batch(batch, &account.calls).await;
         }
     }
 
-    async fn commit_batch(&self, batch: Vec<Waiting>) {
+    async fn commit_batch(&self, batch: Vec<Waiting>, calls: &Pace) {
+        let Some(batch) = in_turn(batch, calls).await else { return };
         let subject = match batch.as_slice() {
             [one] => one.path.clone(),
             all => format!("{} files", all.len()),
         };
-        // A session that was committed is gone, which shows in the answer, and then in the file.
-        let call = Call { route: ROUTE, subject: &subject, repeatable: true };
+        let call = Call { route: ROUTE, subject: &subject, repeatable: false };
         let entries: Vec<&Value> = batch.iter().map(|waiting| &waiting.entry).collect();
-        let answered = self.rpc::<Committed>(&call, &json!({ "entries": entries })).await;
-        let mut again = Vec::new();
-        match answered {
+        // How long to wait is for those who wait to say, not for the call.
+        let now = Instant::now();
+        let answered = deadline::until(now, self.rpc::<Committed>(&call, &json!({ "entries": entries }))).await;
+        let failures: Vec<(Waiting, Failure)> = match answered {
             Ok(Committed { entries }) if entries.len() == batch.len() => {
-                for (mut waiting, entry) in batch.into_iter().zip(entries) {
-                    waiting.commits += 1;
-                    let failure = match entry {
-                        Entry::Success(metadata) => {
-                            // Who has gone needs no answer.
-                            let _ = waiting.answer.send(Outcome::Done(*metadata));
-                            continue;
-                        }
-                        Entry::Failure { failure } => refused_entry(ROUTE, &waiting.path, &failure),
-                        Entry::Unknown => refused_entry(ROUTE, &waiting.path, &Value::Null),
-                    };
-                    if failure.is("too_many_write_operations") && waiting.commits < COMMITS_MAX {
-                        again.push(waiting);
-                    } else {
-                        let _ = waiting.answer.send(Outcome::Failed(failure));
-                    }
-                }
+                batch.into_iter().zip(entries).filter_map(|(waiting, entry)| committed(waiting, entry)).collect()
             }
             Ok(_) => {
                 let error = Error::new(ErrorKind::Interrupted, format!("{ROUTE}: the answer is not about {subject}"));
-                answer_all(batch, &error);
+                batch.into_iter().map(|waiting| (waiting, alike(&error).into())).collect()
             }
-            Err(failure) if failure.is_lost() => {
+            Err(failure) => {
                 let error = Error::from(failure);
-                for mut waiting in batch {
-                    waiting.commits += 1;
-                    if waiting.commits < COMMITS_MAX {
-                        again.push(waiting);
-                    } else {
-                        let _ = waiting.answer.send(Outcome::Failed(alike(&error).into()));
+                batch.into_iter().map(|waiting| (waiting, alike(&error).into())).collect()
+            }
+        };
+        let mut again = Vec::new();
+        let mut losses = 0;
+        for (mut waiting, failure) in failures {
+            if failure.is_throttled() {
+                match waiting.patience.told_to_wait(calls, None) {
+                    Ok(_) => again.push(waiting),
+                    Err(OutOfPatience(wait)) => {
+                        let error = Error::from(failure);
+                        let wait = error.retry_after().unwrap_or(wait);
+                        waiting.tell(Outcome::Failed(error.with_retry_after(wait).into()));
                     }
                 }
+            // A session that was committed is gone, which shows in the next answer, and then in the file.
+            } else if (failure.is_lost() || failure.is_out_of_reach()) && waiting.losses + 1 < COMMITS_MAX {
+                waiting.losses += 1;
+                losses = losses.max(waiting.losses);
+                again.push(waiting);
+            } else {
+                waiting.tell(Outcome::Failed(failure));
             }
-            Err(failure) => answer_all(batch, &Error::from(failure)),
         }
-        if let Some(first) = again.first() {
-            let commits = first.commits;
+        if losses > 0 {
+            pause_between(losses).await;
+        }
+        if !again.is_empty() {
             tracing::debug!(entries = again.len(), "uploads are committed again");
-            pause_between(commits).await;
             let mut state = self.commits.state();
             for waiting in again.into_iter().rev() {
                 state.waiting.push_front(waiting);
@@ -231,15 +241,38 @@ impl Caller {
     }
 }
 
-fn answer_all(batch: Vec<Waiting>, error: &Error) {
-    for waiting in batch {
-        let _ = waiting.answer.send(Outcome::Failed(alike(error).into()));
+/// Those who may wait until the account may be called, then; the others learn at once that they may not.
+async fn in_turn(mut batch: Vec<Waiting>, calls: &Pace) -> Option<Vec<Waiting>> {
+    let turns = futures::future::join_all(batch.iter_mut().map(|waiting| waiting.patience.turn(calls))).await;
+    let mut in_turn = Vec::with_capacity(batch.len());
+    for (waiting, turn) in batch.into_iter().zip(turns) {
+        match turn {
+            Ok(()) => in_turn.push(waiting),
+            Err(OutOfPatience(wait)) => {
+                let error = paused(&Call { route: ROUTE, subject: &waiting.path, repeatable: false }, wait);
+                waiting.tell(Outcome::Failed(error.into()));
+            }
+        }
     }
+    Some(in_turn).filter(|batch| !batch.is_empty())
+}
+
+/// Tells a writer that its session is a file; `Some` when it is not.
+fn committed(waiting: Waiting, entry: Entry) -> Option<(Waiting, Failure)> {
+    let failure = match entry {
+        Entry::Success(metadata) => {
+            waiting.tell(Outcome::Done(*metadata));
+            return None;
+        }
+        Entry::Failure { failure } => refused_entry(ROUTE, &waiting.path, &failure),
+        Entry::Unknown => refused_entry(ROUTE, &waiting.path, &Value::Null),
+    };
+    Some((waiting, failure))
 }
 
 /// The same error for another operation; its causes become part of the message.
 fn alike(error: &Error) -> Error {
-    let copy = Error::new(error.kind(), chain(error));
+    let copy = Error::new(error.kind(), layers(error));
     match error.retry_after() {
         Some(wait) => copy.with_retry_after(wait),
         None => copy,

@@ -79,7 +79,7 @@ impl Caller {
         let argument = json!({ "path": write_path(path) });
         // The head is made again for each try, but cannot fail differently.
         self.content_request(&call, &argument)?;
-        self.send(&call, || {
+        self.send_repeatably(&call, || {
             let mut request = self.content_request(&call, &argument).ok()?;
             if let Some(range) = range.clone() {
                 request.headers_mut().insert(header::RANGE, range);

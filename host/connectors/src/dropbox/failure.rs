@@ -67,9 +67,24 @@ impl Failure {
         matches!(self, Self::Other(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Timeout))
     }
 
-    /// Whether there was no connection, or one that led elsewhere. Waits that were too long are not meant.
+    /// Whether there was no connection, one that led elsewhere, or Dropbox failed. Waits that were too long are not
+    /// meant.
     pub(super) fn is_out_of_reach(&self) -> bool {
         matches!(self, Self::Other(error) if error.kind() == ErrorKind::Unavailable && error.retry_after().is_none())
+    }
+
+    /// Whether the same may well succeed in a moment. A call that took too long is not meant: it took its time.
+    pub(super) fn is_passing(&self) -> bool {
+        let is_broken = matches!(self, Self::Other(error) if error.kind() == ErrorKind::Interrupted);
+        is_broken || self.is_out_of_reach()
+    }
+
+    /// Whether Dropbox takes no such call for now.
+    pub(super) fn is_throttled(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => is_turned_away(&refusal.tags),
+            Self::Other(error) => error.retry_after().is_some(),
+        }
     }
 
     /// Where an upload session stands, when it was not where the call said.
@@ -100,7 +115,10 @@ impl From<Failure> for Error {
         match failure {
             Failure::Refused(refusal) => {
                 let (kind, _) = judge(&refusal.tags);
-                Self::new(kind, refusal.message)
+                let is_full =
+                    refusal.tags.split('/').any(|tag| matches!(tag, "insufficient_space" | "insufficient_quota"));
+                let error = Self::new(kind, refusal.message);
+                if is_full { error.lasting() } else { error }
             }
             Failure::Other(error) => error,
         }
@@ -139,7 +157,8 @@ impl Problem {
         match self {
             Self::Final(failure) => failure.into(),
             Self::Expired(error) => error,
-            Self::Busy { asked, error } => error.with_retry_after(asked.unwrap_or_default()),
+            Self::Busy { asked: Some(wait), error } => error.with_retry_after(wait),
+            Self::Busy { asked: None, error } => error,
         }
     }
 }
@@ -200,15 +219,25 @@ pub(super) fn classify(call: &Call<'_>, refused: &Refused<'_>) -> Problem {
             .into()
         }
         401 if tags.starts_with("user_suspended") => error(ErrorKind::Denied, "the account is suspended").into(),
+        401 if tags.starts_with("invalid_select_user") => error(
+            ErrorKind::Denied,
+            "the application may not act for the member in select-user; set it to the id (dbmid:...) of a member of \
+             the application's team, or leave it out for an application of a single account",
+        )
+        .into(),
+        401 if tags.starts_with("invalid_select_admin") => error(
+            ErrorKind::Denied,
+            "the application may not act as the administrator in select-admin; set it to the id (dbmid:...) of an \
+             administrator of the application's team, or leave it out for an application of a single account",
+        )
+        .into(),
         401 => error(
             ErrorKind::Denied,
             "Dropbox does not accept the access token, which may have been revoked; log in again",
         )
         .into(),
         403 => error(ErrorKind::Denied, &format!("the account has no access to this ({tags})")).into(),
-        409 if tags.split('/').any(|tag| tag == "too_many_write_operations") => {
-            busy(ErrorKind::RateLimited, "too many changes to this account at once; try again later")
-        }
+        409 if is_turned_away(&tags) => busy(ErrorKind::RateLimited, "too many changes to this account at once"),
         409 => {
             let (_, meaning) = judge(&tags);
             let said = json.user_message.get("text").and_then(Value::as_str).map(presentable);
@@ -225,10 +254,10 @@ pub(super) fn classify(call: &Call<'_>, refused: &Refused<'_>) -> Problem {
         422 => {
             error(ErrorKind::Denied, &format!("the account may not use this path root ({tags}); see path-root")).into()
         }
-        429 => busy(ErrorKind::RateLimited, "too many calls to this account; try again later"),
-        503 => busy(ErrorKind::Unavailable, "Dropbox is overloaded; try again later"),
+        429 => busy(ErrorKind::RateLimited, "too many calls to this account"),
+        503 => busy(ErrorKind::Unavailable, "Dropbox is overloaded"),
         status @ 500.. if repeatable => {
-            busy(ErrorKind::Unavailable, &format!("Dropbox failed with status {status}; try again later"))
+            error(ErrorKind::Unavailable, &format!("Dropbox failed with status {status}; try again later")).into()
         }
         status @ 500.. => error(
             ErrorKind::Unavailable,
@@ -249,6 +278,11 @@ pub(super) fn refused_entry(route: &str, subject: &str, error: &Value) -> Failur
     let (_, meaning) = judge(&tags);
     let message = format!("{route} of {subject}: {meaning} ({tags})");
     Failure::Refused(Refusal { tags, message, correct_offset: correct_offset(error) })
+}
+
+/// Whether a change was refused because others are under way.
+fn is_turned_away(tags: &str) -> bool {
+    tags.split('/').any(|tag| tag == "too_many_write_operations")
 }
 
 fn correct_offset(error: &Value) -> Option<u64> {
@@ -297,6 +331,7 @@ fn judge(tags: &str) -> (ErrorKind, &'static str) {
             "conflict" => match tags.next() {
                 Some("file_ancestor") => (ErrorKind::Conflict, "a file is where a folder of the path should be"),
                 Some("folder") => (ErrorKind::AlreadyExists, "a folder is there already"),
+                Some("file") => (ErrorKind::AlreadyExists, "a file is there already"),
                 _ => (ErrorKind::AlreadyExists, "something else is there already"),
             },
             "not_file" => (ErrorKind::Conflict, "it is not a file"),
@@ -345,9 +380,7 @@ fn judge(tags: &str) -> (ErrorKind, &'static str) {
             "incorrect_offset" | "closed" | "not_closed" => {
                 (ErrorKind::Interrupted, "Dropbox lost its place in the upload; upload it again")
             }
-            "too_many_write_operations" => {
-                (ErrorKind::RateLimited, "too many changes to this account at once; try again later")
-            }
+            "too_many_write_operations" => (ErrorKind::RateLimited, "too many changes to this account at once"),
             "internal_error" => (ErrorKind::Unavailable, "Dropbox failed; look whether it was done, and try again"),
             _ => continue,
         };

@@ -81,6 +81,40 @@ pub struct Tokens {
     pub scopes: Vec<String>,
 }
 
+/// A refresh token as a login leaves it in a file: the token on the first line, what it allows on the second, because
+/// Dropbox tells that at the login only. A token alone is one, too.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The token.
+    pub refresh_token: SecretString,
+    /// What it allows, where that is known.
+    pub scopes: Option<String>,
+}
+
+/// What the second line begins with.
+const SCOPES: &str = "scopes: ";
+
+impl Stored {
+    /// Reads what [`Tokens::stored`] wrote, or a token.
+    pub fn read(text: &SecretString) -> Self {
+        let text = text.expose_secret();
+        let (token, rest) = text.split_once('\n').unwrap_or((text, ""));
+        let scopes = rest.lines().find_map(|line| line.strip_prefix(SCOPES)).map(presentable);
+        Self { refresh_token: token.trim_end_matches('\r').into(), scopes }
+    }
+}
+
+impl Tokens {
+    /// The text to keep for [`Stored::read`].
+    pub fn stored(&self) -> SecretString {
+        let token = self.refresh_token.expose_secret();
+        match self.scopes.as_slice() {
+            [] => format!("{token}\n").into(),
+            scopes => format!("{token}\n{SCOPES}{}\n", scopes.join(" ")).into(),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Granted {
     refresh_token: Option<String>,
@@ -242,6 +276,26 @@ mod tests {
             assert_eq!(base64url(bytes.as_bytes()), text);
         }
         assert_eq!(base64url(&[0xfb, 0xff]), "-_8");
+    }
+
+    #[test]
+    fn a_stored_token_is_read_with_its_scopes_and_a_token_alone_without() {
+        let read = |text: &str| {
+            let stored = Stored::read(&text.into());
+            (stored.refresh_token.expose_secret().to_owned(), stored.scopes)
+        };
+        let tokens = |scopes: &[&str]| Tokens {
+            refresh_token: "TOKEN".into(),
+            account_id: None,
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        };
+        let kept = tokens(&["account_info.read", "files.content.read"]).stored();
+        let scopes = Some("account_info.read files.content.read".to_owned());
+        assert_eq!(read(kept.expose_secret()), ("TOKEN".to_owned(), scopes));
+        assert_eq!(read(tokens(&[]).stored().expose_secret()), ("TOKEN".to_owned(), None));
+        for plain in ["TOKEN", "TOKEN\n", "TOKEN\r\n"] {
+            assert_eq!(read(plain), ("TOKEN".to_owned(), None));
+        }
     }
 
     #[test]

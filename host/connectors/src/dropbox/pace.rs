@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// All waits of one operation together, unless it is configured: shorter than the 30 s that a caller waits by default,
-/// so that it learns why.
-pub(super) const WAIT_BUDGET: Duration = Duration::from_secs(20);
+/// All waits of one call together where nothing else limits them: what a person bears before a prompt.
+const WAIT_BUDGET: Duration = Duration::from_secs(20);
 
-/// The backoff is doubled no more often than this: half a minute is longer than any lock is held.
-const DOUBLINGS_MAX: u32 = 6;
+/// The backoff is doubled no more often than this: eight seconds are longer than a lock is held, and short beside the
+/// time that is left to most callers.
+const DOUBLINGS_MAX: u32 = 4;
 
 /// The wait before the second try where Dropbox asks for none, doubled each time: a lock on a folder is held for about
 /// as long as a change takes.
@@ -29,22 +29,15 @@ pub(super) struct Pace {
     resume: Mutex<Option<Instant>>,
 }
 
-/// How long one operation bears with a busy account; each connection's own.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// Tries of one operation, the first included.
-    pub(super) tries_max: u32,
-    /// All of its waits together.
-    pub(super) wait_budget: Duration,
-}
-
-/// What one operation has left of its tries and its time.
+/// What one call has left of its time for waits.
 #[derive(Debug)]
-pub(super) struct Patience<'a> {
-    pace: &'a Pace,
-    limits: Limits,
+pub(super) struct Patience {
+    /// All waits together.
+    budget: Duration,
+    /// When the caller gives up.
+    deadline: Option<Instant>,
     waited: Duration,
-    tries: u32,
+    refusals: u32,
 }
 
 /// The operation would have to wait for so long, which is more than it may.
@@ -52,10 +45,6 @@ pub(super) struct Patience<'a> {
 pub(super) struct OutOfPatience(pub(super) Duration);
 
 impl Pace {
-    pub(super) fn patience(&self, limits: Limits) -> Patience<'_> {
-        Patience { pace: self, limits, waited: Duration::ZERO, tries: 0 }
-    }
-
     /// The account must not be called for so long.
     pub(super) fn pause(&self, wait: Duration) {
         self.pause_until(Instant::now() + wait);
@@ -88,32 +77,40 @@ pub(super) async fn pause_between(times: u32) {
     tokio::time::sleep(backoff(times.saturating_sub(1))).await;
 }
 
-impl Patience<'_> {
+impl Patience {
+    /// Of a call that may wait for `budget` in all, and not beyond the deadline of its caller. Without a budget, the
+    /// deadline alone decides.
+    pub(super) fn new(budget: Option<Duration>, deadline: Option<Instant>) -> Self {
+        let budget = budget.unwrap_or(if deadline.is_some() { Duration::MAX } else { WAIT_BUDGET });
+        Self { budget, deadline, waited: Duration::ZERO, refusals: 0 }
+    }
+
     /// Waits until the account may be called.
-    pub(super) async fn turn(&mut self) -> Result<(), OutOfPatience> {
+    pub(super) async fn turn(&mut self, pace: &Pace) -> Result<(), OutOfPatience> {
         loop {
-            let remaining = self.pace.remaining();
+            let remaining = pace.remaining();
             if remaining.is_zero() {
                 return Ok(());
             }
-            if self.waited + remaining > self.limits.wait_budget {
-                return Err(OutOfPatience(remaining));
-            }
+            self.may_wait(remaining)?;
             let wait = remaining + SPREAD.mul_f64(rand::random());
             self.waited += wait;
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// Notes that the account must not be called for a while, and whether this operation may wait for that.
-    pub(super) fn told_to_wait(&mut self, asked: Option<Duration>) -> Result<(), OutOfPatience> {
-        let wait = asked.filter(|asked| !asked.is_zero()).unwrap_or_else(|| backoff(self.tries));
-        self.pace.pause(wait);
-        self.tries += 1;
-        if self.tries >= self.limits.tries_max || self.waited + wait > self.limits.wait_budget {
-            return Err(OutOfPatience(wait));
-        }
-        Ok(())
+    /// Notes that the account must not be called for a while: for how long, if this call may wait for that.
+    pub(super) fn told_to_wait(&mut self, pace: &Pace, asked: Option<Duration>) -> Result<Duration, OutOfPatience> {
+        let wait = asked.filter(|asked| !asked.is_zero()).unwrap_or_else(|| backoff(self.refusals));
+        self.refusals += 1;
+        pace.pause(wait);
+        self.may_wait(wait).map(|()| wait)
+    }
+
+    fn may_wait(&self, wait: Duration) -> Result<(), OutOfPatience> {
+        let budget_left = self.budget.saturating_sub(self.waited);
+        let time_left = self.deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+        if wait > budget_left.min(time_left) { Err(OutOfPatience(wait)) } else { Ok(()) }
     }
 }
 
@@ -127,40 +124,54 @@ fn backoff(doublings: u32) -> Duration {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { tries_max: 5, wait_budget: WAIT_BUDGET };
+    fn patience() -> Patience {
+        Patience::new(None, None)
+    }
 
     #[tokio::test(start_paused = true)]
     async fn when_one_operation_is_told_to_wait_the_others_wait_too() {
         let pace = Pace::default();
-        assert_eq!(pace.patience(LIMITS).told_to_wait(Some(Duration::from_secs(3))), Ok(()));
+        let wait = Duration::from_secs(3);
+        assert_eq!(patience().told_to_wait(&pace, Some(wait)), Ok(wait));
         let started = Instant::now();
-        assert_eq!(pace.patience(LIMITS).turn().await, Ok(()));
-        assert!(started.elapsed() >= Duration::from_secs(3), "{:?}", started.elapsed());
-        assert!(started.elapsed() <= Duration::from_secs(3) + 2 * SPREAD, "{:?}", started.elapsed());
-        assert_eq!(pace.patience(LIMITS).turn().await, Ok(()));
+        assert_eq!(patience().turn(&pace).await, Ok(()));
+        assert!(started.elapsed() >= wait, "{:?}", started.elapsed());
+        assert!(started.elapsed() <= wait + 2 * SPREAD, "{:?}", started.elapsed());
+        assert_eq!(patience().turn(&pace).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_beyond_the_budget_is_not_begun() {
-        let pace = Pace::default();
-        let long = WAIT_BUDGET + Duration::from_secs(1);
-        assert_eq!(pace.patience(LIMITS).told_to_wait(Some(long)), Err(OutOfPatience(long)));
-        let started = Instant::now();
-        assert_eq!(pace.patience(LIMITS).turn().await, Err(OutOfPatience(long)));
-        assert_eq!(started.elapsed(), Duration::ZERO);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_account_that_stays_busy_ends_an_operation_within_its_budget() {
-        let pace = Pace::default();
-        let started = Instant::now();
-        let mut patience = pace.patience(LIMITS);
-        let mut tries = 1;
-        while patience.turn().await.is_ok() && patience.told_to_wait(None).is_ok() {
-            tries += 1;
+    async fn a_wait_that_does_not_fit_is_not_begun() {
+        let fits = Duration::from_secs(60);
+        let long = fits + Duration::from_secs(1);
+        let deadline = Instant::now() + fits;
+        for (budget, deadline) in [
+            (Some(fits), None),
+            (None, Some(deadline)),
+            (Some(fits), Some(deadline + fits)),
+            (Some(fits * 10), Some(deadline)),
+        ] {
+            let (pace, patience) = (Pace::default(), || Patience::new(budget, deadline));
+            assert_eq!(patience().told_to_wait(&pace, Some(fits)), Ok(fits));
+            assert_eq!(patience().told_to_wait(&pace, Some(long)), Err(OutOfPatience(long)));
+            let started = Instant::now();
+            assert_eq!(patience().turn(&pace).await, Err(OutOfPatience(long)));
+            assert_eq!(started.elapsed(), Duration::ZERO);
         }
-        assert_eq!(tries, LIMITS.tries_max);
-        assert!(started.elapsed() <= WAIT_BUDGET, "{:?}", started.elapsed());
-        assert!(started.elapsed() >= BACKOFF_FIRST, "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_account_that_stays_busy_is_borne_with_for_as_long_as_there_is_time() {
+        for (budget, deadline, limit) in [
+            (None, None, WAIT_BUDGET),
+            (Some(Duration::from_secs(90)), None, Duration::from_secs(90)),
+            (None, Some(Duration::from_secs(50)), Duration::from_secs(50)),
+        ] {
+            let (pace, started) = (Pace::default(), Instant::now());
+            let mut patience = Patience::new(budget, deadline.map(|time| started + time));
+            while patience.turn(&pace).await.is_ok() && patience.told_to_wait(&pace, None).is_ok() {}
+            let (took, last_wait) = (started.elapsed(), BACKOFF_FIRST * 2_u32.pow(DOUBLINGS_MAX));
+            assert!(took <= limit + SPREAD && took + last_wait >= limit, "{took:?} of {limit:?}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::Credentials;
 use super::call::Answer;
-use super::failure::{Call, Problem, presentable};
+use super::failure::{Call, Failure, Problem, presentable};
 use super::wire::Granted;
 use crate::backend::Facts;
 use crate::error::{Error, ErrorKind};
@@ -37,6 +37,8 @@ const CALL: Call<'static> = Call { route: "oauth2/token", subject: "the connecti
 /// The access token of one account.
 pub(super) struct Tokens {
     credentials: Credentials,
+    /// What the login allowed, where that is known.
+    scopes: Option<String>,
     url: Url,
     current: Mutex<Option<Current>>,
 }
@@ -54,8 +56,8 @@ struct OauthError {
 }
 
 impl Tokens {
-    pub(super) fn new(credentials: Credentials, url: Url) -> Self {
-        Self { credentials, url, current: Mutex::new(None) }
+    pub(super) fn new(credentials: Credentials, scopes: Option<String>, url: Url) -> Self {
+        Self { credentials, scopes, url, current: Mutex::new(None) }
     }
 
     /// An access token that is good for a while. The lock is held while one is renewed, on purpose: that makes all
@@ -90,13 +92,22 @@ impl Tokens {
     /// What is known of the token in use.
     pub(super) async fn facts(&self) -> Facts {
         if matches!(self.credentials, Credentials::AccessToken(_)) {
-            return vec![("token", "an access token, which ends by itself four hours after it was issued".to_owned())];
+            return vec![
+                ("token", "an access token, which ends by itself four hours after it was issued".to_owned()),
+                (
+                    "scopes",
+                    "unknown: Dropbox tells them of a login only, and an access token comes without one".to_owned(),
+                ),
+            ];
         }
         let current = self.current.lock().await;
         let Some(current) = current.as_ref() else { return Vec::new() };
         let left = current.end.saturating_duration_since(Instant::now());
         let mut facts = vec![("token-expires-in", format!("{} s, then it is renewed", left.as_secs()))];
-        facts.extend(current.scope.as_ref().map(|scope| ("scopes", presentable(scope))));
+        let scopes = current.scope.as_deref().map(presentable).or_else(|| self.scopes.clone());
+        let unknown = "unknown: Dropbox tells them at a login only, and this refresh token was stored without them; \
+                       wharf dropbox login stores both";
+        facts.push(("scopes", scopes.unwrap_or_else(|| unknown.to_owned())));
         facts
     }
 
@@ -133,7 +144,12 @@ impl Tokens {
         let asked = Instant::now();
         let answer = Answer::new(&CALL, client.send(request).await?);
         if !answer.status().is_success() {
-            return Err(answer.into_problem(&CALL, refused).await);
+            let failed = answer.status().is_server_error();
+            return Err(match answer.into_problem(&CALL, refused).await {
+                // Without a token nothing was sent yet, so every operation can wait for one.
+                Problem::Final(Failure::Other(error)) if failed => Problem::Busy { asked: None, error },
+                problem => problem,
+            });
         }
         let granted: Granted = answer.json(&CALL).await.map_err(Problem::Final)?;
         let life = granted.expires_in.map_or(LIFE, Duration::from_secs).min(LIFE);

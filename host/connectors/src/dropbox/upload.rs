@@ -127,7 +127,7 @@ impl Caller {
             match answered.await {
                 Ok(metadata) => return self.verified(upload.path, metadata, &closed.hash).await,
                 // If the lost one was done, the session is gone, and the next answer says so.
-                Err(failure) if failure.is_lost() && finishes < FINISHES_MAX => {
+                Err(failure) if (failure.is_lost() || failure.is_out_of_reach()) && finishes < FINISHES_MAX => {
                     pause_between(finishes).await;
                     finishes += 1;
                 }

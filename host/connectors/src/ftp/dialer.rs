@@ -247,7 +247,9 @@ impl Dialer {
             400..=499 => ErrorKind::Unavailable,
             _ => ErrorKind::Denied,
         };
-        Error::new(kind, format!("the FTP server {} refused to {attempt}: {}", self.server(), reply.text()))
+        let error =
+            Error::new(kind, format!("the FTP server {} refused to {attempt}: {}", self.server(), reply.text()));
+        if matches!(reply.code, 452 | 552) { error.lasting() } else { error }
     }
 
     fn not_secured(&self, error: FtpError, handshakes: &Handshakes) -> Error {

@@ -94,7 +94,8 @@ impl Client {
         authority: Option<&[u8]>,
         user_agent: Option<&str>,
     ) -> Result<Self, Error> {
-        let tls = tls::Config { authority: authority.map(<[u8]>::to_vec), ..tls::Config::default() };
+        let authority = authority.map(<[u8]>::to_vec);
+        let tls = tls::Config { authority, is_unpinnable: true, ..tls::Config::default() };
         let idle_max = common.operations_max;
         Self::with_settings(common, egress, &Settings { tls: &tls, user_agent, proxy: None, http2: true, idle_max })
     }

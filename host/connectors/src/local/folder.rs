@@ -622,7 +622,8 @@ fn failed(operation: &str, path: &RemotePath, error: Errno) -> Error {
         _ => (ErrorKind::Unavailable, "the file system reports an error"),
     };
     let message = format!("cannot {operation} {path}: {what}");
-    Error::new(kind, message).with_source(std::io::Error::from(error))
+    let told = Error::new(kind, message).with_source(std::io::Error::from(error));
+    if matches!(error, Errno::NOSPC | Errno::DQUOT) { told.lasting() } else { told }
 }
 
 #[cfg(test)]

@@ -454,7 +454,8 @@ impl Tree {
             return Error::new(
                 ErrorKind::Unavailable,
                 format!("the disk of the SFTP server {} is full: {path} was not written", self.client.server()),
-            );
+            )
+            .lasting();
         }
         match failure {
             Failure::Refused(_) => self.client.error(&format!("take all of {path}"), failure),

@@ -73,7 +73,7 @@ pub(crate) async fn sftp() -> Faulty {
 pub(crate) async fn dropbox() -> Faulty {
     let (server, config) = places::emulator().await;
     let proxy = FaultProxy::before(server.address().port()).await;
-    let mut through = dropbox::Config { wait_budget: READ_TIMEOUT, ..config.clone() };
+    let mut through = dropbox::Config { wait_budget: Some(READ_TIMEOUT), ..config.clone() };
     for url in [&mut through.api_url, &mut through.content_url, &mut through.token_url] {
         url.set_port(Some(proxy.port)).unwrap();
     }
@@ -204,7 +204,7 @@ impl Faulty {
                 // HTTP has no way to ask an idle connection whether it is still there; each is found dead once.
                 Err(error)
                     if matches!(self.config, Config::Dropbox(_))
-                        && error.kind() == ErrorKind::Timeout
+                        && matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Interrupted)
                         && tried <= OPERATIONS_MAX => {}
                 Err(error) => panic!("the next write, {when}: {}", chain(&error)),
             }

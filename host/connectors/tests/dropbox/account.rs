@@ -10,7 +10,7 @@ use wharf_connectors::dropbox::{
     Account, Audience, Batch, CallStyle, Config, Credentials, Job, LinkSettings, ListOptions, MetadataKind, PathRoot,
     SearchOptions, UploadOptions, WriteMode,
 };
-use wharf_connectors::{Common, Content, Egress, Error, ErrorKind, Remote, RemotePath};
+use wharf_connectors::{Common, Content, Egress, Error, ErrorKind, IfExists, Remote, RemotePath};
 
 use crate::scripted::{Reply, Scripted};
 use crate::{common, path};
@@ -365,6 +365,62 @@ async fn the_account_tells_whose_it_is_and_how_full() {
 }
 
 #[tokio::test]
+async fn a_ping_tells_what_the_login_allowed_or_why_that_is_not_known() {
+    let running = emulator().await;
+    let Options { app_key, refresh_token, .. } = Options::default();
+    let credentials = || Credentials::RefreshToken {
+        app_key: app_key.clone(),
+        app_secret: None,
+        refresh_token: refresh_token.clone().into(),
+    };
+    let scopes = async |credentials, scopes: Option<&str>| {
+        let config = Config { credentials, scopes: scopes.map(str::to_owned), ..config(&running) };
+        let ping = remote(config, "/").ping().await.unwrap();
+        ping.facts.into_iter().find(|(name, _)| *name == "scopes").unwrap().1
+    };
+    assert_eq!(scopes(credentials(), Some("files.content.read")).await, "files.content.read");
+    assert!(scopes(credentials(), None).await.contains("wharf dropbox login"));
+    assert!(scopes(Credentials::AccessToken(Options::default().access_token.into()), None).await.contains("unknown"));
+}
+
+#[tokio::test]
+async fn an_update_of_another_revision_says_what_is_there() {
+    let running = emulator().await;
+    running.put("/in/a", b"old").unwrap();
+    let account = account(&running, "/in");
+    let old = account.get_metadata(&path("/a")).await.unwrap().revision.unwrap();
+    running.put("/in/a", b"new").unwrap();
+    let new = account.get_metadata(&path("/a")).await.unwrap().revision.unwrap();
+    for (at, now) in [("/a", format!("it is at revision {new}")), ("/missing", "it is not there".to_owned())] {
+        let options = UploadOptions { mode: WriteMode::Update(old.clone()), ..options() };
+        let error = account.upload(&path(at), Content::from_bytes("mine"), options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        let told = error.to_string();
+        assert!(told.contains(&format!("not at revision {old}")) && told.contains(&now), "{told}");
+    }
+    assert_eq!(running.content("/in/a").unwrap(), b"new");
+}
+
+#[tokio::test]
+async fn a_move_or_copy_onto_something_names_both() {
+    let running = emulator().await;
+    for name in ["/a", "/b"] {
+        running.put(name, name.as_bytes()).unwrap();
+    }
+    let (account, remote) = (account(&running, "/"), remote(config(&running), "/"));
+    let (a, b) = (path("/a"), path("/b"));
+    for error in [
+        account.move_to(&a, &b, false).await.unwrap_err(),
+        account.copy_to(&a, &b, false).await.unwrap_err(),
+        remote.copy(&a, &b, IfExists::Fail).await.unwrap_err(),
+        remote.rename(&a, &b, IfExists::Fail).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+        assert!(error.to_string().contains("/a to /b: a file is there already"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn calls_say_whose_space_they_mean() {
     let running = emulator().await;
     running.put("/a", b"x").unwrap();
@@ -379,6 +435,11 @@ async fn calls_say_whose_space_they_mean() {
     assert!(error.to_string().contains("1234567890"), "{error}");
     let error = with(None, Some("dbmid:unknown")).stat(&path("/a")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    assert!(error.to_string().contains("select-user") && !error.to_string().contains("log in"), "{error}");
+    let unknown = Config { select_admin: Some("dbmid:unknown".to_owned()), ..config(&running) };
+    let error = remote(unknown, "/").stat(&path("/a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    assert!(error.to_string().contains("select-admin") && !error.to_string().contains("log in"), "{error}");
 
     // Another root is found when the account gets one.
     let auto = with(Some(PathRoot::Auto), None);

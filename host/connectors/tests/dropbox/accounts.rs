@@ -30,7 +30,7 @@ fn emulated(running: &Running, root: &str, credentials: Credentials, budget: Dur
         api_url: base.clone(),
         content_url: base.clone(),
         token_url: base.join("/oauth2/token").unwrap(),
-        wait_budget: budget,
+        wait_budget: Some(budget),
         certificate_authority: Some(running.ca_pem().as_bytes().to_vec()),
         ..Config::new(credentials).unwrap()
     };

@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use wharf_connectors::dropbox::Config;
-use wharf_connectors::{Content, Egress, ErrorKind, IfExists, Remote, RemotePath, chain};
+use wharf_connectors::{Common, Content, Egress, ErrorKind, IfExists, Remote, RemotePath, chain};
 
 use crate::scripted::{Call, Reply, Scripted};
 use crate::{access_token, common, config, connect, file_metadata, path, refresh_token, remote};
@@ -197,6 +197,23 @@ async fn a_revoked_refresh_token_is_denied_and_asks_for_a_login() {
 }
 
 #[tokio::test]
+async fn what_changes_nothing_is_asked_again_when_there_was_no_answer() {
+    for broken in [Reply::Break, Reply::text(500, ""), Reply::text(502, "<html>")] {
+        let server = Scripted::start(move |_, n| if n < 2 { broken.clone() } else { metadata() }).await;
+        remote(&server).stat(&path("/a")).await.unwrap();
+        assert_eq!(server.calls().len(), 3);
+    }
+    for retries in [0, 2] {
+        let server = Scripted::start(|_, _| Reply::Break).await;
+        let remote = connect(&server, Common { retries, ..common() }, access_token());
+        assert_eq!(remote.stat(&path("/a")).await.unwrap_err().kind(), ErrorKind::Interrupted);
+        assert_eq!(server.calls().len(), retries as usize + 1);
+        assert_eq!(remote.make_directory(&path("/a")).await.unwrap_err().kind(), ErrorKind::Interrupted);
+        assert_eq!(server.calls().len(), retries as usize + 2);
+    }
+}
+
+#[tokio::test]
 async fn refusals_have_their_kinds_and_name_the_request() {
     let server = Scripted::start(|call, _| match call.argument["path"].as_str() {
         Some("/missing") => Reply::not_found(),
@@ -317,7 +334,7 @@ async fn http_2_is_spoken_where_the_server_offers_it() {
         Config { api_url: url, certificate_authority: Some(pem.into_bytes()), ..Config::new(access_token()).unwrap() };
     let config = wharf_connectors::Config::Dropbox(config);
     let egress = std::sync::Arc::new(Egress::new(vec!["127.0.0.0/8".parse().unwrap()]));
-    let remote = Remote::new("team", common(), config, &egress).unwrap();
+    let remote = Remote::new("team", Common { retries: 0, ..common() }, config, &egress).unwrap();
     assert_eq!(remote.ping().await.unwrap_err().kind(), ErrorKind::Interrupted);
     assert_eq!(server.await.unwrap(), *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
 }

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use dropbox_emulator::{Emulator, Fault, FaultKind, Options, Running};
 use futures::{StreamExt, stream};
 use wharf_connectors::dropbox::{Config, Credentials, MetadataKind, UploadOptions, WriteMode};
-use wharf_connectors::{ByteRange, Common, Content, Egress, ErrorKind, IfExists, Remote, RemotePath};
+use wharf_connectors::{
+    ByteRange, Common, Content, Egress, ErrorKind, IfExists, Outcome, Remote, RemotePath, TransferOptions, chain,
+    deadline, transfer,
+};
 
 use crate::{common, path};
 
@@ -24,6 +27,20 @@ fn with(running: &Running, common: Common, credentials: Credentials) -> Remote {
         token_url: base.join("/oauth2/token").unwrap(),
         certificate_authority: Some(running.ca_pem().as_bytes().to_vec()),
         ..Config::new(credentials).unwrap()
+    };
+    let egress = Arc::new(Egress::new(vec!["127.0.0.0/8".parse().unwrap()]));
+    Remote::new("team", common, wharf_connectors::Config::Dropbox(config), &egress).unwrap()
+}
+
+/// A connection that waits for so long.
+fn waiting(running: &Running, budget: Option<Duration>, common: Common) -> Remote {
+    let base: url::Url = running.url().parse().unwrap();
+    let config = Config {
+        api_url: base.clone(),
+        content_url: base,
+        certificate_authority: Some(running.ca_pem().as_bytes().to_vec()),
+        wait_budget: budget,
+        ..Config::new(access_token()).unwrap()
     };
     let egress = Arc::new(Egress::new(vec!["127.0.0.0/8".parse().unwrap()]));
     Remote::new("team", common, wharf_connectors::Config::Dropbox(config), &egress).unwrap()
@@ -73,6 +90,9 @@ async fn only_the_configured_authority_is_trusted() {
         let remote = Remote::new("team", common(), wharf_connectors::Config::Dropbox(config), &egress).unwrap();
         let error = remote.ping().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        // The setting that there is, and not the one that other types have.
+        let told = error.to_string();
+        assert!(told.contains("certificate-authority") && !told.contains("certificate-pin"), "{told}");
     }
 }
 
@@ -140,17 +160,79 @@ async fn calls_that_dropbox_turns_away_for_now_are_tried_again() {
 }
 
 #[tokio::test]
-async fn a_dropbox_that_stays_busy_is_reported_within_the_budget() {
+async fn a_dropbox_that_stays_busy_is_borne_with_for_the_budget_however_few_retries_there_are() {
+    let budget = Duration::from_secs(5);
+    for kind in [
+        FaultKind::TooManyWriteOperations,
+        FaultKind::RateLimitText { retry_after_seconds: 1 },
+        FaultKind::RateLimitBare,
+        FaultKind::ServiceUnavailable,
+    ] {
+        let running = emulator().await;
+        running.inject(Fault::on("files/upload", kind.clone()).times(Fault::EVERY_TIME)).unwrap();
+        let remote = waiting(&running, Some(budget), Common { retries: 0, ..common() });
+        let started = Instant::now();
+        let written = remote.write(&path("/a"), Content::from_bytes(HELLO), IfExists::Fail).await;
+        let (took, error) = (started.elapsed(), written.unwrap_err());
+        assert!(matches!(error.kind(), ErrorKind::RateLimited | ErrorKind::Unavailable), "{kind:?}: {error}");
+        let seconds = error.retry_after_seconds().unwrap();
+        assert!(chain(&error).ends_with(&format!("(try again in {seconds} s)")), "{kind:?}: {}", chain(&error));
+        // The last wait did not fit, so it was not begun.
+        assert!(took > Duration::from_millis(1500) && took < budget + Duration::from_secs(1), "{kind:?}: {took:?}");
+        assert!(running.requests().len() >= 4, "{kind:?}: {}", running.requests().len());
+        assert!(running.files().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_busy_dropbox_is_waited_for_within_the_deadline_of_the_caller() {
     let running = emulator().await;
-    running.inject(Fault::on("files/upload", FaultKind::TooManyWriteOperations).times(Fault::EVERY_TIME)).unwrap();
-    let started = Instant::now();
-    let written = remote(&running).write(&path("/a"), Content::from_bytes(HELLO), IfExists::Fail).await;
-    let error = written.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::RateLimited, "{error}");
-    assert!(error.retry_after().is_some());
-    assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
-    assert!((2..=5).contains(&running.requests().len()));
-    assert!(running.files().is_empty());
+    let remote = waiting(&running, None, common());
+    running.inject(Fault::on("files/get_metadata", FaultKind::RateLimitText { retry_after_seconds: 4 })).unwrap();
+    running.put("/a", HELLO).unwrap();
+    let (at, started) = (path("/a"), Instant::now());
+    let within = |time| deadline::until(tokio::time::Instant::now() + Duration::from_secs(time), remote.stat(&at));
+    let error = within(2).await.unwrap_err();
+    assert_eq!((error.kind(), error.retry_after_seconds()), (ErrorKind::RateLimited, Some(4)), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    within(10).await.unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(4), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn an_account_that_is_full_is_asked_once() {
+    let running = emulator().await;
+    running.inject(Fault::on("files/upload", FaultKind::InsufficientSpace).times(Fault::EVERY_TIME)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a"), HELLO).unwrap();
+    let error = copied(folder.path(), &remote(&running)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("the account is full"), "{error}");
+    assert_eq!(routes(&running), ["files/upload"]);
+}
+
+#[tokio::test]
+async fn a_large_file_whose_target_exists_is_not_sent_and_a_small_one_costs_no_look() {
+    let folder = tempfile::tempdir().unwrap();
+    for (bytes, expected) in [(4 * 1024 * 1024, "files/get_metadata"), (4 * 1024 * 1024 - 1, "files/upload")] {
+        std::fs::write(folder.path().join("a"), vec![7; bytes]).unwrap();
+        let running = emulator().await;
+        running.put("/a", HELLO).unwrap();
+        let error = copied(folder.path(), &remote(&running)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+        assert!(error.to_string().contains("/a"), "{error}");
+        assert_eq!(routes(&running), [expected]);
+        assert_eq!(running.content("/a").unwrap(), HELLO);
+    }
+}
+
+/// What became of the file `a` in this folder on its way to `/a`.
+async fn copied(folder: &std::path::Path, remote: &Remote) -> Result<Outcome, wharf_connectors::Error> {
+    let config = wharf_connectors::local::Config { folder: folder.to_owned() };
+    let config = wharf_connectors::Config::Local(config);
+    let source = Remote::new("here", Common::default(), config, &Arc::default()).unwrap();
+    let mut transfer = transfer(&source, &path("/a"), remote, &path("/a"), TransferOptions::default()).await.unwrap();
+    transfer.next().await.unwrap().outcome
 }
 
 #[tokio::test]

@@ -235,6 +235,17 @@ async fn a_batch_that_was_lost_or_turned_away_is_committed_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_turned_away_often_is_committed_when_there_is_room() {
+    let running = emulator().await;
+    running.inject(Fault::on("files/upload", FaultKind::Latency { milliseconds: 200 }).times(10)).unwrap();
+    running.inject(Fault::on(FINISH_BATCH, FaultKind::TooManyWriteOperations).times(5)).unwrap();
+    write_many(&remote(&running, 16), 40, 16).await;
+    all_are_there(&running, 40);
+    let struck = running.requests().into_iter().filter(|request| !request.faults.is_empty());
+    assert_eq!(struck.filter(|request| request.route == FINISH_BATCH).count(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_writers_of_one_new_name_one_wins() {
     let running = emulator().await;
     let remote = remote(&running, 16);
@@ -269,7 +280,9 @@ async fn a_writer_that_goes_away_before_its_turn_leaves_nothing() {
         }
     };
     let (first, second, third, ()) = tokio::join!(write(&first), write(&second), write(&third), leaving);
-    assert!(first.is_ok() && second.is_ok() && third.is_ok());
+    for written in [first, second, third] {
+        written.unwrap_or_else(|error| panic!("{}", wharf_connectors::chain(&error)));
+    }
     let files: Vec<_> = running.files().into_iter().map(|file| file.path).collect();
     assert_eq!(files, ["/1", "/2", "/3"]);
     assert_eq!(running.open_sessions(), 1);

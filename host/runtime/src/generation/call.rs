@@ -66,9 +66,11 @@ impl<R: Reporter> Call<R> {
         let broken = Arc::new(AtomicBool::new(false));
         let (head, mut answer) = oneshot::channel();
         let clock = Arc::clone(&surroundings.clock);
+        let deadline = surroundings.deadline;
         // All that is logged while the guest runs says for whom it was done.
         let span = tracing::info_span!("call", service = %surroundings.service, invocation = %surroundings.id);
         let drive = drive(generation, surroundings, request, head, Arc::clone(&broken)).instrument(span);
+        let drive = wharf_connectors::deadline::until(deadline, drive);
         let mut driven = lanes.run(clock, drive);
 
         let mut response = None;

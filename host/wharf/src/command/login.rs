@@ -1,29 +1,26 @@
 //! `wharf dropbox login`: a person allows the application in, and the refresh token is stored where the configuration
 //! says.
 //!
-//! The configuration is read here without being checked as a whole: before the first login, the token that it refers to
-//! is not there yet.
+//! Of the configuration only the connection is read: before the first login, the token that it refers to is not there
+//! yet.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use clap::{Args, Subcommand};
-use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use url::Url;
+use wharf_connectors::dropbox::Credentials;
 use wharf_connectors::dropbox::login::{Application, Login, Tokens};
-use wharf_connectors::{Common, Egress, Error, ErrorKind};
+use wharf_connectors::{Error, ErrorKind};
 
 use super::{CommandError, Outcome, Setting, print, say};
-use crate::config::DEFAULT_FILE;
+use crate::config::{LoginSettings, before_login};
 
 /// The head of the one request that a browser brings back; theirs have a few kilobytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -57,59 +54,16 @@ enum DropboxCommand {
     },
 }
 
-/// What of the configuration a login needs.
-#[derive(Deserialize)]
-struct Document {
-    #[serde(default)]
-    host: Host,
-    #[serde(default)]
-    connections: BTreeMap<String, Connection>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Host {
-    #[serde(default)]
-    egress_allow: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Connection {
-    r#type: Option<String>,
-    app_key: Option<String>,
-    app_secret: Option<Reference>,
-    refresh_token: Option<Reference>,
-    api_url: Option<Url>,
-    token_url: Option<Url>,
-    certificate_authority: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Reference {
-    Env(String),
-    File(PathBuf),
-}
-
-/// A login about to begin.
-struct Prepared {
-    application: Application,
-    egress: Arc<Egress>,
-    /// Where the refresh token goes.
-    file: PathBuf,
-}
-
 impl Dropbox {
     pub(crate) async fn run(&self) -> Result<Outcome, CommandError> {
         let DropboxCommand::Login { name, redirect, scope } = &self.command;
-        let prepared = self.prepare(name)?;
+        let (application, settings) = self.prepare(name)?;
         let listener = match redirect {
             Some(port) => Some(listen(*port).await?),
             None => None,
         };
         let redirect = listener.as_ref().map(|(_, url)| url.clone());
-        let login = Login::begin(prepared.application, redirect);
+        let login = Login::begin(application, redirect);
         let scopes: Vec<&str> = scope.iter().map(String::as_str).collect();
         let address = login.address(&scopes);
         if self.setting.json {
@@ -121,59 +75,27 @@ impl Dropbox {
             Some((listener, _)) => redirected(listener, &login).await?,
             None => self.pasted().await?,
         };
-        let tokens = login.finish(&code, &Common::default(), prepared.egress).await?;
-        store(&prepared.file, &tokens.refresh_token)?;
-        self.tell(name, &prepared.file, &tokens)?;
+        let tokens = login.finish(&code, &settings.common, settings.egress).await?;
+        store(&settings.file, &tokens.stored())?;
+        self.tell(name, &settings.file, &tokens)?;
         Ok(Outcome::Done)
     }
 
-    fn prepare(&self, name: &str) -> Result<Prepared, CommandError> {
-        let path = self.setting.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-        let unread = |source| CommandError::Machine { what: format!("cannot read {}", path.display()), source };
-        let text = std::fs::read_to_string(&path).map_err(unread)?;
-        // Its message shows a line of the file, in which no secret is.
-        let document: Document = toml::from_str(&text).map_err(|error| unread(std::io::Error::other(error)))?;
-        let invalid = |why: &str| {
-            CommandError::Operation(Error::new(
-                ErrorKind::Invalid,
-                format!("connections.{name} in {} {why}", path.display()),
-            ))
-        };
-        let Some(connection) = document.connections.get(name) else {
-            return Err(CommandError::UnknownConnection {
-                name: name.to_owned(),
-                known: document.connections.keys().cloned().collect(),
-            });
-        };
-        if connection.r#type.as_deref() != Some("dropbox") {
-            return Err(invalid("is not of type dropbox"));
-        }
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let Some(app_key) = &connection.app_key else {
-            return Err(invalid("has no app-key; it is on the page of the application in the app console"));
-        };
-        let Some(Reference::File(file)) = &connection.refresh_token else {
-            return Err(invalid("must say where the token is to be stored: refresh-token = { file = \"path\" }"));
+    fn prepare(&self, name: &str) -> Result<(Application, LoginSettings), CommandError> {
+        let settings = before_login(self.setting.config.as_deref(), name)?
+            .map_err(|known| CommandError::UnknownConnection { name: name.to_owned(), known })?;
+        let Credentials::RefreshToken { app_key, app_secret, .. } = &settings.config.credentials else {
+            return Err(Error::new(ErrorKind::Internal, "a login without an application").into());
         };
         let mut application = Application::new(app_key)?;
-        application.app_secret = connection.app_secret.as_ref().map(|secret| secret.follow(folder)).transpose()?;
-        let read = |file: &PathBuf| {
-            let file = folder.join(file);
-            std::fs::read(&file)
-                .map_err(|source| CommandError::Machine { what: format!("cannot read {}", file.display()), source })
-        };
-        application.certificate_authority = connection.certificate_authority.as_ref().map(read).transpose()?;
-        let other_place = connection.api_url.as_ref().and_then(|url| url.join("/oauth2/token").ok());
-        if let Some(token_url) = connection.token_url.clone().or(other_place) {
+        application.app_secret = app_secret.clone();
+        application.certificate_authority = settings.config.certificate_authority.clone();
+        if settings.config.token_url != application.token_url {
             // A stand-in for Dropbox has its page beside its tokens.
-            application.authorize_url = token_url.join("authorize").unwrap_or(application.authorize_url);
-            application.token_url = token_url;
+            application.token_url = settings.config.token_url.clone();
+            application.authorize_url = application.token_url.join("authorize").unwrap_or(application.authorize_url);
         }
-        let network =
-            |text: &String| text.parse().or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)));
-        let networks: Result<Vec<IpNet>, _> = document.host.egress_allow.iter().map(network).collect();
-        let egress = Arc::new(Egress::new(networks.map_err(|error| unread(std::io::Error::other(error)))?));
-        Ok(Prepared { application, egress, file: folder.join(file) })
+        Ok((application, settings))
     }
 
     /// The code that a person pastes.
@@ -202,23 +124,6 @@ impl Dropbox {
         }
         say(format_args!("{name} is logged in; the refresh token is in {}", file.display()))?;
         say(format_args!("It allows: {}", tokens.scopes.join(" ")))
-    }
-}
-
-impl Reference {
-    fn follow(&self, folder: &Path) -> Result<SecretString, CommandError> {
-        let (what, content) = match self {
-            Self::Env(name) => {
-                let value = std::env::var(name).map_err(std::io::Error::other);
-                (format!("cannot use the environment variable {name}"), value)
-            }
-            Self::File(file) => {
-                let file = folder.join(file);
-                (format!("cannot read {}", file.display()), std::fs::read_to_string(file))
-            }
-        };
-        let content = content.map_err(|source| CommandError::Machine { what, source })?;
-        Ok(SecretString::from(content.strip_suffix('\n').unwrap_or(&content).to_owned()))
     }
 }
 
@@ -273,8 +178,8 @@ async fn answer(stream: &mut tokio::net::TcpStream, status: &str, text: &str) ->
     stream.shutdown().await
 }
 
-/// Puts the token into its file at once, for its owner's eyes only.
-fn store(file: &Path, token: &SecretString) -> Result<(), CommandError> {
+/// Puts the token, and what it allows, into its file at once, for its owner's eyes only.
+fn store(file: &Path, stored: &SecretString) -> Result<(), CommandError> {
     let failed =
         |source| CommandError::Machine { what: format!("cannot store the token in {}", file.display()), source };
     if let Some(folder) = file.parent() {
@@ -285,12 +190,11 @@ fn store(file: &Path, token: &SecretString) -> Result<(), CommandError> {
     let temporary = file.with_file_name(name);
     let mut written =
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
-    let stored = written
-        .write_all(token.expose_secret().as_bytes())
-        .and_then(|()| written.write_all(b"\n"))
+    let renamed = written
+        .write_all(stored.expose_secret().as_bytes())
         .and_then(|()| written.sync_all())
         .and_then(|()| std::fs::rename(&temporary, file));
-    stored.map_err(|error| {
+    renamed.map_err(|error| {
         // The error that counts is the first one.
         let _ = std::fs::remove_file(&temporary);
         failed(error)

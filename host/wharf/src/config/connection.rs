@@ -10,6 +10,7 @@ mod sftp;
 mod tls;
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -78,6 +79,13 @@ pub(super) fn read(name: &str, section: &mut Section<'_>, kind: Kind) -> Option<
         Kind::Http => http::read(section).map(Config::Http),
     };
     Some(Connection { common, config: config?, fingerprint: section.fingerprint() })
+}
+
+/// What a login of a connection of type `dropbox` needs: where the refresh token goes, and the settings without one.
+pub(super) fn before_login(section: &mut Section<'_>) -> Option<(PathBuf, Common, wharf_connectors::dropbox::Config)> {
+    let common = common(section);
+    let (file, config) = dropbox::before_login(section)?;
+    Some((file, common, config))
 }
 
 fn common(section: &mut Section<'_>) -> Common {

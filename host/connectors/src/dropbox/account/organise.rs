@@ -140,7 +140,8 @@ impl Account {
         self.not_the_root("move or copy", from)?;
         self.not_the_root("move or copy to", to)?;
         let (source, target) = (from.below(&self.root), to.below(&self.root));
-        let call = Call { route, subject: source.as_str(), repeatable: false };
+        let subject = format!("{source} to {target}");
+        let call = Call { route, subject: &subject, repeatable: false };
         let argument = json!({
             "from_path": write_path(&source),
             "to_path": write_path(&target),

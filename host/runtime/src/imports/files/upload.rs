@@ -9,7 +9,7 @@ use tracing::Instrument;
 use wasmtime::component::Resource;
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{DynOutputStream, OutputStream, StreamError, StreamResult};
-use wharf_connectors::{CHUNK_BYTES, Content, Entry, Error, ErrorKind, RemotePath, WriteOptions};
+use wharf_connectors::{CHUNK_BYTES, Content, Entry, Error, ErrorKind, RemotePath, WriteOptions, deadline};
 
 use super::{guest_entry, wit, wit_types};
 use crate::grant::Granted;
@@ -79,7 +79,7 @@ impl GuestUpload {
         let open = Arc::new(());
         let content = Content::from_stream(None, content);
         let write = async move { granted.remote.write_with(&path, content, &options).await };
-        let write = tokio::spawn(write.in_current_span());
+        let write = tokio::spawn(deadline::kept(write).in_current_span());
         Self {
             output: Some(UploadStream { chunks, _open: Arc::clone(&open) }),
             open,

@@ -1,11 +1,13 @@
 //! The keys of a connection of type `dropbox`.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use toml::de::DeValue;
 use wharf_connectors::dropbox;
+use wharf_connectors::dropbox::login::Stored;
 
 use super::{as_folder, secure_url};
 use crate::config::document::Section;
@@ -18,7 +20,47 @@ const RETRY_BUDGET: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_s
 const UPLOAD_WINDOW: RangeInclusive<u64> = 12 * 1024 * 1024..=192 * 1024 * 1024;
 
 pub(super) fn read(name: &str, section: &mut Section<'_>) -> Option<dropbox::Config> {
-    let credentials = dropbox_credentials(name, section);
+    let (credentials, scopes) = dropbox_credentials(name, section).unzip();
+    let config = settings(section, credentials)?;
+    Some(dropbox::Config { scopes: scopes.flatten(), ..config })
+}
+
+/// What a login needs, before which there is no refresh token: where that goes, and all other settings.
+pub(super) fn before_login(section: &mut Section<'_>) -> Option<(PathBuf, dropbox::Config)> {
+    const FORM: &str = "write where the login stores it, refresh-token = { file = \"path\" }";
+    if section.has("access-token") {
+        section.problem_at("access-token", format!("a login gives a refresh token instead; {FORM}"));
+    }
+    let app_key = section.required("app-key", "it is on the page of the application in the app console", values::text);
+    let app_secret = secret::read(section, "app-secret");
+    let is_file = section.value("refresh-token").map(|value| {
+        let table = value.get_ref().as_table();
+        table.is_some_and(|table| table.contains_key("file"))
+    });
+    let file = match is_file {
+        None => {
+            section.missing("refresh-token", FORM);
+            None
+        }
+        Some(false) => {
+            section.problem_at("refresh-token", FORM);
+            None
+        }
+        Some(true) => {
+            let mut reference = section.section("refresh-token");
+            let file = reference.read("file", values::path).map(|path| reference.document().resolve(&path));
+            reference.reject_unknown_keys();
+            file
+        }
+    };
+    let credentials =
+        app_key.map(|app_key| dropbox::Credentials::RefreshToken { app_key, app_secret, refresh_token: "".into() });
+    let config = settings(section, credentials)?;
+    Some((file?, config))
+}
+
+/// Everything but how to log in.
+fn settings(section: &mut Section<'_>, credentials: Option<dropbox::Credentials>) -> Option<dropbox::Config> {
     let api_url = section.read("api-url", secure_url).map(as_folder);
     let content_url = section.read("content-url", secure_url).map(as_folder);
     let notify_url = section.read("notify-url", secure_url).map(as_folder);
@@ -26,9 +68,12 @@ pub(super) fn read(name: &str, section: &mut Section<'_>) -> Option<dropbox::Con
     let path_root = section.read("path-root", path_root);
     let select_user = section.read("select-user", values::text);
     let select_admin = section.read("select-admin", values::text);
-    if select_user.is_some() && select_admin.is_some() {
+    let credentials = if select_user.is_some() && select_admin.is_some() {
         section.problem_at("select-admin", "select-user and select-admin exclude each other");
-    }
+        None
+    } else {
+        credentials
+    };
     let headers = section.read("headers", headers);
     let retry_budget = section.read("retry-budget", values::duration(RETRY_BUDGET));
     let upload_window = section.read("upload-window", values::size(UPLOAD_WINDOW));
@@ -57,14 +102,15 @@ pub(super) fn read(name: &str, section: &mut Section<'_>) -> Option<dropbox::Con
     config.select_user = select_user;
     config.select_admin = select_admin;
     config.headers = headers.unwrap_or_default();
-    config.wait_budget = retry_budget.unwrap_or(config.wait_budget);
+    config.wait_budget = retry_budget;
     config.window_bytes = upload_window.unwrap_or(config.window_bytes);
     config.certificate_authority = certificate_authority;
     config.user_agent = user_agent;
     Some(config)
 }
 
-fn dropbox_credentials(name: &str, section: &mut Section<'_>) -> Option<dropbox::Credentials> {
+/// How to log in, and what that allows, where it is known.
+fn dropbox_credentials(name: &str, section: &mut Section<'_>) -> Option<(dropbox::Credentials, Option<String>)> {
     const BOTH_FORMS: &str =
         "write either access-token, or app-key and refresh-token (and app-secret, unless it was authorised with PKCE)";
     let lasting = ["refresh-token", "app-key", "app-secret"].into_iter().find(|key| section.has(key));
@@ -73,7 +119,7 @@ fn dropbox_credentials(name: &str, section: &mut Section<'_>) -> Option<dropbox:
     let app_secret = secret::read(section, "app-secret");
     let refresh_token = secret::read_or(section, "refresh-token", &format!("wharf dropbox login {name} makes it"));
     match (section.has("access-token"), lasting) {
-        (true, None) => access_token.map(dropbox::Credentials::AccessToken),
+        (true, None) => access_token.map(|token| (dropbox::Credentials::AccessToken(token), None)),
         (true, Some(other)) => {
             section.problem_at(other, format!("access-token and {other} exclude each other; {BOTH_FORMS}"));
             None
@@ -91,8 +137,8 @@ fn dropbox_credentials(name: &str, section: &mut Section<'_>) -> Option<dropbox:
             if section.has("app-secret") && app_secret.is_none() {
                 return None;
             }
-            let (app_key, refresh_token) = (app_key?, refresh_token?);
-            Some(dropbox::Credentials::RefreshToken { app_key, app_secret, refresh_token })
+            let (app_key, Stored { refresh_token, scopes }) = (app_key?, Stored::read(&refresh_token?));
+            Some((dropbox::Credentials::RefreshToken { app_key, app_secret, refresh_token }, scopes))
         }
     }
 }

@@ -529,6 +529,11 @@ fn a_connection_tells_what_it_lacks() {
              wharf.toml:3: connections.a.host: unknown key; did you mean \"url\"?",
         ),
         (
+            "[connections.a]\ntype = 'dropbox'\naccess-token = { env = 'PARTNER_PASSWORD' }\nselect-user = 'dbmid:a'\n\
+             select-admin = 'dbmid:b'",
+            "wharf.toml:5: connections.a.select-admin: select-user and select-admin exclude each other",
+        ),
+        (
             "[connections.a]\ntype = 'http'\nurl = 'ftp://x'",
             "wharf.toml:3: connections.a.url: this is not a URL of http or https; write one such as \
              \"https://api.example.com/v1\"",
