@@ -174,17 +174,20 @@ async fn what_is_no_regular_file_is_not_read_and_not_waited_for() {
 }
 
 #[tokio::test]
-async fn names_that_are_no_paths_are_left_out_of_listings() {
+async fn names_that_no_path_could_hold_are_listed_read_and_deleted() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
     let jail = Jail::new();
-    fs::write(jail.inside("good"), "").unwrap();
-    for name in [b"line\nbreak".as_slice(), b"back\\slash"] {
-        fs::write(jail.above.path().join("inside").join(OsStr::from_bytes(name)), "").unwrap();
+    for (name, told) in [(b"line\nbreak".as_slice(), "/line\u{ef0a}break"), (b"back\\slash", "/back\u{ef5c}slash")] {
+        fs::write(jail.above.path().join("inside").join(OsStr::from_bytes(name)), "content").unwrap();
+        let entries = jail.remote.list(&RemotePath::root()).await.unwrap();
+        assert_eq!(entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), [told]);
+        assert_eq!(jail.read(told).await.unwrap(), "content");
+        jail.remote.delete(&entries[0].path).await.unwrap();
     }
-    let entries = jail.remote.list(&RemotePath::root()).await.unwrap();
-    assert_eq!(entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["/good"]);
+    fs::write(jail.inside("up\\..\\x"), "").unwrap();
+    assert!(jail.remote.list(&RemotePath::root()).await.unwrap().is_empty(), "it may lead up on Windows");
 }
 
 #[tokio::test]
