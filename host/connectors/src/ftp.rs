@@ -148,6 +148,7 @@ impl Ftp {
         };
         let dialer = Dialer {
             config,
+            root: common.root.clone(),
             secure,
             egress,
             connect_timeout: common.connect_timeout,
@@ -157,9 +158,19 @@ impl Ftp {
         Ok(Self { pool, read_timeout: common.read_timeout })
     }
 
+    /// The same server, where no link leads out of these folders either.
+    pub(crate) fn within(&self, borders: Vec<RemotePath>) -> Self {
+        Self { pool: Arc::new(self.pool.within(borders)), read_timeout: self.read_timeout }
+    }
+
     /// Begins an operation: takes a connection and asks what is at `path`.
     async fn look(&self, path: &RemotePath) -> Result<(Session, Option<Entry>), Error> {
         self.first(path, |session, path| Box::pin(session.stat(path))).await
+    }
+
+    /// The same for an operation on what a link leads to, which must be inside.
+    async fn look_through(&self, path: &RemotePath) -> Result<(Session, Option<Entry>), Error> {
+        self.first(path, |session, path| Box::pin(stat_inside(session, path))).await
     }
 
     /// Sends a command that a caller has written. Afterwards the session is kept only if it is as it was before.
@@ -245,11 +256,7 @@ impl Backend for Ftp {
     }
 
     async fn follow(&self, path: &RemotePath) -> Result<Entry, Error> {
-        let entry = self.stat(path).await?;
-        if entry.kind != EntryKind::Symlink {
-            return Ok(entry);
-        }
-        let (session, found) = self.first(path, |session, path| Box::pin(session.stat_by_commands(path))).await?;
+        let (session, found) = self.first(path, |session, path| Box::pin(followed(session, path))).await?;
         self.pool.put(session);
         found.ok_or_else(|| not_there("stat", path))
     }
@@ -268,7 +275,7 @@ impl Backend for Ftp {
     }
 
     async fn read(&self, path: &RemotePath, range: ByteRange) -> Result<Content, Error> {
-        let (mut session, size) = self.first(path, |session, path| Box::pin(session.size(path))).await?;
+        let (mut session, size) = self.first(path, |session, path| Box::pin(size_inside(session, path))).await?;
         let wanted = size.map(|size| size.saturating_sub(range.offset).min(range.length.unwrap_or(u64::MAX)));
         if wanted == Some(0) {
             self.pool.put(session);
@@ -318,13 +325,13 @@ impl Backend for Ftp {
     async fn partial(&self, path: &RemotePath, key: &ResumeKey) -> Result<u64, Error> {
         let Some(folder) = path.parent() else { return Ok(0) };
         let temporary = folder.join(&temporary::name_for_key(path.name(), key))?;
-        let (session, size) = self.first(&temporary, |session, path| Box::pin(session.size(path))).await?;
+        let (session, size) = self.first(&temporary, |session, path| Box::pin(size_inside(session, path))).await?;
         self.pool.put(session);
         Ok(size.unwrap_or(0))
     }
 
     async fn append(&self, path: &RemotePath, content: Content) -> Result<Entry, Error> {
-        let (mut session, found) = self.look(path).await?;
+        let (mut session, found) = self.look_through(path).await?;
         if found.is_some_and(|entry| entry.kind == EntryKind::Directory) {
             self.pool.put(session);
             return Err(is_a_folder("append to", path));
@@ -362,7 +369,7 @@ impl Backend for Ftp {
         if_exists: IfExists,
     ) -> Result<Option<Entry>, Error> {
         let Some(folder) = target.parent() else { return Err(is_a_folder("copy to", target)) };
-        let (mut session, found) = self.look(source).await?;
+        let (mut session, found) = self.look_through(source).await?;
         let can_copy = session.has("SITE COPY").await?;
         self.pool.put(session);
         match found.map(|entry| entry.kind) {
@@ -382,7 +389,7 @@ impl Backend for Ftp {
     }
 
     async fn set_modified(&self, path: &RemotePath, time: SystemTime) -> Result<(), Error> {
-        let (mut session, found) = self.look(path).await?;
+        let (mut session, found) = self.look_through(path).await?;
         let set = match found {
             None => Err(not_there("set the time of", path)),
             Some(_) => match session.set_modified(path, time).await? {
@@ -399,7 +406,7 @@ impl Backend for Ftp {
     }
 
     async fn checksum(&self, path: &RemotePath) -> Result<Option<Checksum>, Error> {
-        let (mut session, found) = self.look(path).await?;
+        let (mut session, found) = self.look_through(path).await?;
         let checksum = match found.map(|entry| entry.kind) {
             None => Err(not_there("compute the checksum of", path)),
             Some(EntryKind::Directory) => Err(is_a_folder("compute the checksum of", path)),
@@ -441,6 +448,32 @@ impl Backend for Ftp {
         self.pool.put(session);
         made
     }
+}
+
+/// What a path leads to.
+async fn followed(session: &mut Session, path: &RemotePath) -> Result<Option<Entry>, Error> {
+    session.confine(path).await?;
+    let found = session.stat(path).await?;
+    let is_as_told = match &found {
+        // ProFTPD's MLST tells a link to a file as a file that has the size of the link.
+        Some(entry) if entry.kind == EntryKind::File => match session.size(path).await? {
+            Some(size) => entry.size == Some(size),
+            None => true,
+        },
+        Some(entry) => entry.kind != EntryKind::Symlink,
+        None => true,
+    };
+    if is_as_told { Ok(found) } else { session.stat_by_commands(path).await }
+}
+
+async fn stat_inside(session: &mut Session, path: &RemotePath) -> Result<Option<Entry>, Error> {
+    session.confine(path).await?;
+    session.stat(path).await
+}
+
+async fn size_inside(session: &mut Session, path: &RemotePath) -> Result<Option<u64>, Error> {
+    session.confine(path).await?;
+    session.size(path).await
 }
 
 async fn noop(session: &mut Session) -> Result<(), Error> {

@@ -11,6 +11,7 @@ mod content;
 pub mod deadline;
 mod egress;
 mod backend;
+mod border;
 mod idle;
 mod temporary;
 pub mod tls;
@@ -149,7 +150,7 @@ impl Remote {
     }
 
     /// The same connection, on which no symbolic link leads out of any of these folders: what lies in one of them is in
-    /// the innermost. Links that a server of FTP follows by itself are not noticed.
+    /// the innermost.
     #[must_use]
     pub fn within(&self, folders: &[RemotePath]) -> Self {
         let Shared { name, common, protocol, permits, throttle, resuming } = &*self.shared;
@@ -158,7 +159,8 @@ impl Remote {
         let protocol = match protocol {
             Protocol::Local(local) => Protocol::Local(Arc::new(local.within(borders))),
             Protocol::Sftp(server) => Protocol::Sftp(Arc::new(server.within(borders))),
-            Protocol::Ftp(_) | Protocol::Dropbox(_) | Protocol::Http(_) => return self.clone(),
+            Protocol::Ftp(server) => Protocol::Ftp(Arc::new(server.within(borders))),
+            Protocol::Dropbox(_) | Protocol::Http(_) => return self.clone(),
         };
         let shared = Shared {
             name: name.clone(),

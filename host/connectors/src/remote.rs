@@ -142,8 +142,8 @@ impl Remote {
     /// Writes a file: whole under its name, or not at all.
     ///
     /// # Errors
-    /// `AlreadyExists`, `NotFound` for a missing folder, `Conflict` when the target is a folder, and what `content`
-    /// or the remote reports.
+    /// `AlreadyExists`, `NotFound` for a missing folder, `Conflict` when the target is a folder, `Invalid` for the root,
+    /// and what `content` or the remote reports.
     pub async fn write(&self, path: &RemotePath, content: Content, if_exists: IfExists) -> Result<Entry, Error> {
         self.write_with(path, content, &WriteOptions::new(if_exists)).await
     }
@@ -158,6 +158,7 @@ impl Remote {
         content: Content,
         options: &WriteOptions,
     ) -> Result<Entry, Error> {
+        self.not_the_root("write", path)?;
         if options.parents
             && let Some(folder) = path.parent()
         {

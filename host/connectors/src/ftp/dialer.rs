@@ -21,6 +21,7 @@ use super::session::Session;
 use super::{Config, Passive, Security};
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind, Step};
+use crate::path::RemotePath;
 use crate::tls::{self, Version};
 
 /// Without traffic for so long, the kernel asks the other side whether it is still there, so that firewalls do not
@@ -53,6 +54,8 @@ impl Secure {
 /// Opens sessions.
 pub(super) struct Dialer {
     pub(super) config: Config,
+    /// That of the connection.
+    pub(super) root: RemotePath,
     pub(super) secure: Option<Secure>,
     pub(super) egress: Arc<Egress>,
     pub(super) connect_timeout: Duration,

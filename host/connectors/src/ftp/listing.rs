@@ -19,6 +19,33 @@ pub(super) struct Listed {
     pub(super) kind: EntryKind,
     pub(super) size: Option<u64>,
     pub(super) modified: Option<SystemTime>,
+    /// Where a link leads, as `LIST` writes it behind its name.
+    pub(super) leads_to: Option<String>,
+}
+
+impl Listed {
+    /// What is told here of a name; `None` when the line is about another one.
+    ///
+    /// A link and where it leads are told apart by an arrow that either may hold as well: here every way to read it counts.
+    pub(super) fn tells_of(&self, name: &str) -> Option<Found> {
+        match (self.kind, &self.leads_to) {
+            (EntryKind::Symlink, Some(leads_to)) => {
+                let line = format!("{} -> {leads_to}", self.name);
+                let leads_to = line.strip_prefix(name)?.strip_prefix(" -> ")?;
+                Some(Found::Link(leads_to.to_owned()))
+            }
+            (EntryKind::Symlink, None) => (self.name == name).then(|| Found::Link(String::new())),
+            _ => (self.name == name).then_some(Found::NoLink),
+        }
+    }
+}
+
+/// What a name was found to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// With where it leads; empty when that is not told.
+    Link(String),
+    NoLink,
 }
 
 /// What a line is.
@@ -58,7 +85,7 @@ pub(super) fn facts(line: &str) -> Option<Listed> {
 
 /// The facts, and whether they are those of the listed folder itself or of its parent.
 fn read_facts(facts: &str) -> (Listed, bool) {
-    let mut listed = Listed { name: String::new(), kind: EntryKind::Other, size: None, modified: None };
+    let mut listed = Listed { name: String::new(), kind: EntryKind::Other, size: None, modified: None, leads_to: None };
     let mut is_folder_itself = false;
     for (name, value) in facts.split(';').filter_map(|fact| fact.split_once('=')) {
         match name.trim().to_ascii_lowercase().as_str() {
@@ -159,15 +186,16 @@ fn unix_line(line: &str, now: SystemTime) -> Option<Listed> {
         Some((size, date, at + last.len() + 1))
     })?;
     let name = line.get(name_at..)?;
-    let name = match kind {
-        EntryKind::Symlink => name.split_once(" -> ").map_or(name, |(name, _)| name),
-        _ => name,
+    let (name, leads_to) = match (kind, name.split_once(" -> ")) {
+        (EntryKind::Symlink, Some((name, leads_to))) => (name, Some(leads_to.to_owned())),
+        _ => (name, None),
     };
     Some(Listed {
         name: name.to_owned(),
         kind,
         size: (kind == EntryKind::File).then_some(size),
         modified: as_utc(when),
+        leads_to,
     })
 }
 
@@ -230,7 +258,7 @@ fn dos_line(line: &str) -> Option<Listed> {
             (EntryKind::File, Some(digits.parse().ok()?), rest.strip_prefix(' ')?)
         }
     };
-    Some(Listed { name: name.to_owned(), kind, size, modified: as_utc(when) })
+    Some(Listed { name: name.to_owned(), kind, size, modified: as_utc(when), leads_to: None })
 }
 
 fn dos_date(word: &str) -> Option<Date> {
@@ -307,7 +335,19 @@ mod tests {
     }
 
     fn listed(name: &str, kind: EntryKind, size: Option<u64>, modified: Option<&str>) -> Listed {
-        Listed { name: name.to_owned(), kind, size, modified: modified.map(time) }
+        Listed { name: name.to_owned(), kind, size, modified: modified.map(time), leads_to: None }
+    }
+
+    #[test]
+    fn a_line_tells_of_a_link_also_when_its_name_has_an_arrow() {
+        let linked = human("lrwxrwxrwx   1 alice    0   13 Nov 22 00:01 a -> b -> ../secret");
+        let link = |to: &str| Some(Found::Link(to.to_owned()));
+        assert_eq!(linked.tells_of("a"), link("b -> ../secret"));
+        assert_eq!(linked.tells_of("a -> b"), link("../secret"));
+        assert_eq!(linked.tells_of("b"), None);
+        let plain = human("-rw-r--r--   1 alice    0   4 Nov 22 00:01 a -> b");
+        assert_eq!((plain.tells_of("a -> b"), plain.tells_of("a")), (Some(Found::NoLink), None));
+        assert_eq!(machine("type=OS.unix=slink:; a").tells_of("a"), link(""));
     }
 
     #[test]
@@ -377,7 +417,8 @@ mod tests {
     #[test]
     fn where_a_link_leads_is_no_part_of_its_name() {
         let link = human("lrwxrwxrwx   1 0 0  7 Jan  2  2024 current -> releases/7");
-        assert_eq!(link, listed("current", EntryKind::Symlink, None, Some("2024-01-02T00:00:00Z")));
+        let named = listed("current", EntryKind::Symlink, None, Some("2024-01-02T00:00:00Z"));
+        assert_eq!(link, Listed { leads_to: Some("releases/7".to_owned()), ..named });
         assert_eq!(human("-rw-r--r--   1 0 0  7 Jan  2  2024 a -> b").name, "a -> b");
     }
 

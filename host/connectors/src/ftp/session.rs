@@ -2,9 +2,11 @@
 //!
 //! Every wait has an end: after a timeout, a broken connection or an answer that fits no question the session is out
 //! of step and is not used again. A reply that refuses is not an error here but a value, because what it means depends
-//! on the operation. Which commands the server knows is in `commands`. Knows no pool and no contract.
+//! on the operation. Which commands the server knows is in `commands`, what keeps a path in its
+//! folder in `confine`. Knows no pool and no contract.
 
 mod commands;
+mod confine;
 
 use std::io::ErrorKind as ErrorKindOfIo;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use super::dialer::{DataPort, Dialer, Stage};
 use super::encoding::Encoding;
 use super::reply::Reply;
 use super::secure::{ControlStream, Handshakes, Secured};
+use crate::border::Borders;
 use crate::error::{Error, ErrorKind, Step};
 use crate::idle;
 use crate::path::RemotePath;
@@ -61,6 +64,9 @@ pub(super) struct Session {
     handshakes: Option<Arc<Handshakes>>,
     /// What the server can do, once it was asked.
     can: Option<Abilities>,
+    borders: Borders,
+    /// It is in another folder than `/`.
+    is_elsewhere: bool,
     may_fall_back: bool,
     born: Instant,
     /// When something was last said or heard.
@@ -115,12 +121,15 @@ impl Session {
         handshakes: Option<Arc<Handshakes>>,
     ) -> Self {
         let may_fall_back = dialer.config.passive == Passive::Auto;
+        let root = dialer.root.clone();
         Self {
             dialer,
             stream,
             data_port,
             handshakes,
             can: None,
+            borders: Borders::new(root),
+            is_elsewhere: false,
             may_fall_back,
             born: Instant::now(),
             spoke: Instant::now(),

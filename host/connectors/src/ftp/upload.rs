@@ -17,7 +17,7 @@ use super::is_a_folder;
 use super::pool::Pool;
 use super::reply::Reply;
 use super::session::{Answer, Open, Session, Transfer};
-use crate::backend::{ALTERNATIVE_NAMES_MAX, Entry, EntryKind, IfExists, WriteOptions, alternative_name};
+use crate::backend::{ALTERNATIVE_NAMES_MAX, Entry, EntryKind, IfExists, Resume, WriteOptions, alternative_name};
 use crate::content::Content;
 use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
@@ -88,17 +88,18 @@ impl Upload {
         };
         let size = match source {
             Source::Content(content) => {
-                let offset = options.resume.as_ref().map_or(0, |resume| resume.offset);
-                let mut opened = open(session, path, temporary, offset).await;
+                let resume = options.resume.as_ref();
+                let mut opened = open(session, path, temporary, resume).await;
                 // Nothing of the content is gone yet.
                 if opened.is_err() && session.is_closed_unanswered() {
                     *session = pool.connect().await?;
-                    opened = open(session, path, temporary, offset).await;
+                    opened = open(session, path, temporary, resume).await;
                 }
                 match opened? {
                     Ok(opened) => *transfer = Some(opened),
                     Err(reply) => return Err(session.not_put("write", path, &reply).await),
                 }
+                let offset = resume.map_or(0, |resume| resume.offset);
                 Some(offset + send(session, transfer, path, content).await?)
             }
             Source::File(source) => {
@@ -154,7 +155,19 @@ impl Drop for Upload {
 }
 
 /// Opens the temporary file for what comes behind the offset.
-async fn open(session: &mut Session, path: &RemotePath, temporary: &RemotePath, offset: u64) -> Answer<Transfer> {
+async fn open(
+    session: &mut Session,
+    path: &RemotePath,
+    temporary: &RemotePath,
+    resume: Option<&Resume>,
+) -> Answer<Transfer> {
+    match resume {
+        None => session.confine_parent(temporary).await?,
+        // Its name is no secret, so something may be there.
+        Some(_) => session.confine(temporary).await?,
+    }
+    let offset = resume.map_or(0, |resume| resume.offset);
+    session.confine_parent(temporary).await?;
     let open = continued(session, path, temporary, offset).await?;
     session.open(open).await
 }

@@ -94,7 +94,7 @@ impl Pool {
         let (shared, borders) = (Arc::clone(&self.shared), Arc::clone(&self.borders));
         let work = async move {
             let Lease { mut session, place } = lease;
-            session.stay_within(borders);
+            session.borders.stay_within(borders);
             let result = job(&mut session).await;
             shared.put(session);
             drop(place);

@@ -4,16 +4,13 @@
 //! Version 3 tells hardly more than "failure": what a refusal means is found out by looking. Content is in
 //! `transfer`.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::client::{Client, Failure, Ticket};
 use super::wire::{Attributes, Name, kind};
 use crate::backend::{Entry, EntryKind, IfExists, PERMISSIONS};
+use crate::border::Borders;
 use crate::error::{Error, ErrorKind};
 use crate::path::{RemotePath, name_of, text_of, wire_name_of};
 
@@ -29,22 +26,10 @@ pub(super) const LISTING_NAMES_MAX: usize = 1_000_000;
 /// Names left out of one listing that are told one by one in the log; beyond that only their number is.
 const LEFT_OUT_TOLD_MAX: usize = 5;
 
-/// How long a folder that was found to be below the root is believed to be there. Somebody else can exchange it for a
-/// link at any moment, also right after it was looked at.
-const INSIDE_FOR: Duration = Duration::from_secs(2);
-
-/// Folders that are remembered to be inside.
-const INSIDE_MAX: usize = 1000;
-
 /// The files of one connection, seen over one conversation.
 pub(super) struct Tree {
     pub(super) client: Client,
-    root: RemotePath,
-    /// Folders that no link leads out of, the root among them.
-    borders: Arc<[RemotePath]>,
-    /// Where the borders truly are; asked for once.
-    real_borders: HashMap<RemotePath, Bytes>,
-    inside: HashMap<RemotePath, Instant>,
+    pub(super) borders: Borders,
     /// Until the server says that it computes no checksums, which it need not announce.
     pub(super) may_check_files: bool,
 }
@@ -63,27 +48,12 @@ pub(super) fn wire_path(path: &RemotePath) -> Bytes {
 
 impl Tree {
     pub(super) fn new(client: Client, root: RemotePath) -> Self {
-        Self {
-            client,
-            borders: Arc::new([root.clone()]),
-            root,
-            real_borders: HashMap::new(),
-            inside: HashMap::new(),
-            may_check_files: true,
-        }
-    }
-
-    /// From now on no link leads out of these folders. The root is one of them.
-    pub(super) fn stay_within(&mut self, borders: Arc<[RemotePath]>) {
-        if self.borders != borders {
-            self.inside.clear();
-            self.borders = borders;
-        }
+        Self { client, borders: Borders::new(root), may_check_files: true }
     }
 
     /// The smallest real operation.
     pub(super) async fn ping(&mut self) -> Result<(), Error> {
-        let root = self.root.clone();
+        let root = self.root().clone();
         let ticket = self.ask(kind::STAT, &root);
         self.client
             .attributes(ticket)
@@ -93,11 +63,11 @@ impl Tree {
     }
 
     pub(super) fn root(&self) -> &RemotePath {
-        &self.root
+        self.borders.root()
     }
 
     pub(super) fn is_root(&self, path: &RemotePath) -> bool {
-        *path == self.root
+        path == self.root()
     }
 
     /// What the server can do, in the words of a ping.
@@ -119,23 +89,18 @@ impl Tree {
 
     // ---- The border ------------------------------------------------------------------------------------------------
 
-    /// The border around a path.
-    fn border_of(&self, path: &RemotePath) -> &RemotePath {
-        path.innermost(&self.borders).unwrap_or(&self.root)
-    }
-
     /// Asks where a path leads, unless that does not matter.
     pub(super) async fn ask_where(&mut self, path: &RemotePath) -> Result<Option<Ticket>, Error> {
-        if self.border_of(path).is_root() || self.is_known_inside(path) {
+        if !self.borders.is_in_doubt(path) {
             return Ok(None);
         }
-        let border = self.border_of(path).clone();
-        if !self.real_borders.contains_key(&border) {
+        if !self.borders.is_surveyed(path) {
+            let border = self.borders.around(path).clone();
             let ticket = self.ask(kind::REALPATH, &border);
             match self.client.one_name(ticket).await {
-                Ok(real) => drop(self.real_borders.insert(border, real)),
+                Ok(real) => self.borders.survey(border, real),
                 // Nothing is in it that could lead out.
-                Err(failure) if failure.is_not_found() && border != self.root => return Ok(None),
+                Err(failure) if failure.is_not_found() && border != *self.root() => return Ok(None),
                 Err(failure) => return Err(self.client.error(&format!("find {border}"), failure)),
             }
         }
@@ -150,30 +115,7 @@ impl Tree {
             Err(failure) if failure.is_not_found() => return Ok(()),
             Err(failure) => return Err(self.client.error(&format!("find {path}"), failure)),
         };
-        let rest = self.below_border(self.border_of(path), &real);
-        if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")) || has_parent_steps(&real) {
-            return Err(self.leads_out(path));
-        }
-        if self.inside.len() >= INSIDE_MAX {
-            self.inside.clear();
-        }
-        self.inside.insert(path.clone(), Instant::now());
-        Ok(())
-    }
-
-    /// What a real name has behind that of a border whose real name is known.
-    fn below_border<'a>(&self, border: &RemotePath, real: &'a [u8]) -> Option<&'a [u8]> {
-        let border = self.real_borders.get(border).map(Bytes::as_ref).unwrap_or_default();
-        real.strip_prefix(border.strip_suffix(b"/").unwrap_or(border))
-    }
-
-    pub(super) fn leads_out(&self, path: &RemotePath) -> Error {
-        let border = match self.border_of(path) {
-            border if *border == self.root => "the root of the connection".to_owned(),
-            border => border.to_string(),
-        };
-        let message = format!("a symbolic link on the way to {path} leads out of {border}");
-        Error::new(ErrorKind::Denied, message)
+        self.borders.check(path, &real)
     }
 
     /// Makes sure that a folder is inside before anything in it is changed.
@@ -192,25 +134,16 @@ impl Tree {
 
     /// What the server says is the real name of a path, as seen from outside.
     pub(super) async fn below_the_root(&mut self, real: &Bytes, path: &RemotePath) -> Result<RemotePath, Error> {
-        if self.root.is_root() {
+        if self.root().is_root() {
             return RemotePath::parse(&name_of(real));
         }
-        let root = self.root.clone();
+        let root = self.root().clone();
         self.confine(&root).await?;
         self.confine(path).await?;
-        match self.below_border(&root, real) {
+        match self.borders.rest(&root, real) {
             Some(rest) => Ok(RemotePath::parse(&name_of(rest))?.below(&root)),
-            None => Err(self.leads_out(path)),
+            None => Err(self.borders.leads_out(path)),
         }
-    }
-
-    fn is_known_inside(&self, path: &RemotePath) -> bool {
-        self.inside.get(path).is_some_and(|since| since.elapsed() < INSIDE_FOR)
-    }
-
-    /// What an entry was known of the way to it may hold no longer.
-    fn forget(&mut self, path: &RemotePath) {
-        self.inside.retain(|known, _| !known.is_within(path));
     }
 
     // ---- Looking ---------------------------------------------------------------------------------------------------
@@ -219,7 +152,7 @@ impl Tree {
     pub(super) async fn look(&mut self, path: &RemotePath) -> Result<Option<Attributes>, Error> {
         let folder = path.parent().unwrap_or_else(RemotePath::root);
         // The root itself lies in a folder that is outside of it.
-        let place = if *path == self.root { None } else { self.ask_where(&folder).await? };
+        let place = if self.is_root(path) { None } else { self.ask_where(&folder).await? };
         let ticket = self.ask(kind::LSTAT, path);
         let inside = self.is_inside(place, &folder).await;
         let found = self.client.attributes(ticket).await;
@@ -242,7 +175,7 @@ impl Tree {
 
     /// An entry; the root may be a link itself, and is what it leads to.
     pub(super) async fn stat(&mut self, path: &RemotePath) -> Result<Entry, Error> {
-        if *path == self.root {
+        if self.is_root(path) {
             let ticket = self.ask(kind::STAT, path);
             let found = self.client.attributes(ticket).await;
             let found = self.found(found, &format!("look at {path}"))?.ok_or_else(|| not_there("stat", path))?;
@@ -304,7 +237,7 @@ impl Tree {
         match (inside, opened) {
             (Ok(()), Ok(handle)) => Ok(handle),
             (Ok(()), Err(failure)) => {
-                if *path != self.root
+                if path != self.root()
                     && failure.is_refusal()
                     && self.look(path).await?.is_some_and(|found| found.is_file())
                 {
@@ -381,7 +314,7 @@ impl Tree {
     pub(super) async fn delete(&mut self, path: &RemotePath) -> Result<(), Error> {
         self.confine_parent(path).await?;
         let found = self.look(path).await?.ok_or_else(|| not_there("delete", path))?;
-        self.forget(path);
+        self.borders.forget(path);
         let kind = if found.is_directory() { kind::RMDIR } else { kind::REMOVE };
         let ticket = self.ask(kind, path);
         let Err(failure) = self.client.done(ticket).await else { return Ok(()) };
@@ -422,7 +355,7 @@ impl Tree {
             Some(found) if found.is_directory() => return Err(is_a_folder("rename to", target)),
             Some(_) => {}
         }
-        self.forget(source);
+        self.borders.forget(source);
         if if_exists == IfExists::Replace {
             let Err(NotReplaced { failure, is_deleted }) = self.replace(source, target).await else { return Ok(()) };
             if is_deleted {
@@ -476,7 +409,7 @@ impl Tree {
                         format!("cannot {attempt} {path}: the folder {folder} does not exist"),
                     );
                 }
-                Ok(Some(found)) if !found.is_directory() && !found.is_link() && folder != self.root => {
+                Ok(Some(found)) if !found.is_directory() && !found.is_link() && folder != *self.root() => {
                     return not_a_folder(attempt, &folder);
                 }
                 _ => {}
@@ -499,10 +432,6 @@ impl Tree {
 }
 
 /// Whether a path that a server says is real has steps upwards all the same.
-fn has_parent_steps(path: &[u8]) -> bool {
-    path.split(|&byte| byte == b'/').any(|step| step == b"..")
-}
-
 pub(super) fn is_self_or_parent(name: &Name) -> bool {
     matches!(name.name.as_ref(), b"." | b"..")
 }

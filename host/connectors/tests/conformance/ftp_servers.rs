@@ -55,7 +55,7 @@ fn fails<T>(result: Result<T, Error>, kind: ErrorKind, parts: &[&str]) {
 
 #[tokio::test]
 async fn a_link_is_followed_where_the_server_tells_what_it_leads_to() {
-    for software in ["vsftpd", "pure-ftpd"] {
+    for software in SOFTWARE {
         let (server, remote) = partner(software, &[]).await;
         put(&remote, "/wharf/file", b"content").await;
         std::os::unix::fs::symlink("file", server.home().join("wharf/link")).unwrap();
@@ -66,6 +66,145 @@ async fn a_link_is_followed_where_the_server_tells_what_it_leads_to() {
         copied.unwrap().next().await.unwrap().outcome.unwrap();
         assert_eq!(get(&remote, "/wharf/copy").await, "content");
     }
+}
+
+/// A folder `/wharf/in` that shall not be left, with links of all kinds in it, and `/wharf/out` beside it.
+fn with_links(server: &FtpServer) {
+    let folder = server.home().join("wharf");
+    for name in ["in/deep", "out"] {
+        std::fs::create_dir_all(folder.join(name)).unwrap();
+    }
+    for name in ["in", "out"] {
+        std::fs::set_permissions(folder.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    std::fs::write(folder.join("out/secret"), "secret").unwrap();
+    for name in ["file", "deep/file", "my file", "a [b]*", "-la", "x -> y"] {
+        std::fs::write(folder.join("in").join(name), "inside").unwrap();
+    }
+    for (name, target) in [
+        ("folder-out", "../out"),
+        ("file-out", "../out/secret"),
+        ("absolute-out", "/wharf/out/secret"),
+        ("twice-out", "file-out"),
+        ("arrow -> out", "../out/secret"),
+        ("[p]*", "../out/secret"),
+        ("my link", "../out/secret"),
+        ("new-out", "../out/new"),
+        ("circle", "circle"),
+        ("folder-in", "deep"),
+        ("file-in", "deep/file"),
+    ] {
+        std::os::unix::fs::symlink(target, folder.join("in").join(name)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_leads_out_of_a_folder_is_not_followed_by_those_who_are_confined_to_it() {
+    for software in SOFTWARE {
+        let (server, remote) = partner(software, &[]).await;
+        with_links(&server);
+        let common = Common { retries: 0, root: path("/wharf/in"), ..Common::default() };
+        let rooted = Remote::new("partner", common, Config::Ftp(server.config()), &loopback()).unwrap();
+        let granted = remote.within(&[path("/wharf/in"), path("/wharf/new")]);
+        for (confined, at) in [(&rooted, ""), (&granted, "/wharf/in")] {
+            let at = |name: &str| path(&format!("{at}/{name}"));
+            for name in ["file", "deep/file", "my file", "a [b]*", "-la", "x -> y", "folder-in/file"] {
+                assert_eq!(get(confined, at(name).as_str()).await, "inside", "{software} {name}");
+            }
+            let out = [
+                "file-out",
+                "absolute-out",
+                "twice-out",
+                "arrow -> out",
+                "[p]*",
+                "my link",
+                "folder-out/secret",
+                "circle",
+            ];
+            for name in out {
+                let denied = |result: Result<(), Error>, what: &str| {
+                    let Err(error) = result else { panic!("{software} {what} {name} succeeded") };
+                    // Where the server itself refuses to follow a link, nothing is there.
+                    let kinds =
+                        [ErrorKind::Denied, ErrorKind::NotFound, ErrorKind::Unavailable, ErrorKind::Unsupported];
+                    assert!(kinds.contains(&error.kind()), "{software} {what} {name}: {}", chain(&error));
+                };
+                let name = at(name);
+                denied(confined.read(&name, ByteRange::ALL).await.map(drop), "read");
+                denied(confined.append(&name, Content::from_bytes("x")).await.map(drop), "append");
+                denied(confined.copy(&name, &at("copy"), IfExists::Replace).await.map(drop), "copy");
+                denied(confined.set_modified(&name, SystemTime::UNIX_EPOCH).await, "set the time of");
+                // Nothing is computed where the server cannot.
+                let checksum = confined.checksum(&name).await;
+                assert!(!matches!(checksum, Ok(Some(_))), "{software} computes a checksum of {name}");
+                let followed = confined.follow(&name).await;
+                let is_told = followed.is_ok_and(|entry| entry.kind != EntryKind::Symlink);
+                assert!(!is_told, "{software} tells what is behind {name}");
+            }
+            // ProFTPD itself refuses to make a file by way of a link.
+            confined.append(&at("new-out"), Content::from_bytes("x")).await.unwrap_err();
+            fails(confined.list(&at("folder-out")).await, ErrorKind::Denied, &["leads out", "folder-out"]);
+            let out = at("folder-out/new");
+            fails(confined.stat(&at("folder-out/secret")).await, ErrorKind::Denied, &["leads out"]);
+            for if_exists in [IfExists::Replace, IfExists::Fail] {
+                fails(
+                    confined.write(&out, Content::from_bytes("x"), if_exists).await,
+                    ErrorKind::Denied,
+                    &["leads out"],
+                );
+            }
+            fails(confined.make_directory(&out).await, ErrorKind::Denied, &["leads out"]);
+            fails(confined.rename(&at("file"), &out, IfExists::Replace).await, ErrorKind::Denied, &["leads out"]);
+            fails(confined.delete(&at("folder-out/secret")).await, ErrorKind::Denied, &["leads out"]);
+            // What is not there is not in doubt, and a new file is one of the folder.
+            fails(confined.read(&at("missing"), ByteRange::ALL).await, ErrorKind::NotFound, &["missing"]);
+            confined.append(&at("log"), Content::from_bytes("new")).await.unwrap();
+            assert_eq!(get(confined, at("log").as_str()).await, "new");
+            // The link itself may go, and what it leads to stays.
+            confined.delete(&at("log")).await.unwrap();
+            confined.delete(&at("absolute-out")).await.unwrap();
+            std::os::unix::fs::symlink("/wharf/out/secret", server.home().join("wharf/in/absolute-out")).unwrap();
+        }
+        // Sessions are shared: what holds for one handle does not for the other.
+        for _ in 0..2 {
+            assert_eq!(get(&remote, "/wharf/in/folder-out/secret").await, "secret", "{software}");
+            let refused = granted.read(&path("/wharf/in/folder-out/secret"), ByteRange::ALL).await;
+            fails(refused, ErrorKind::Denied, &["leads out of /wharf/in"]);
+        }
+        let options = WriteOptions { parents: true, ..WriteOptions::new(IfExists::Fail) };
+        granted.write_with(&path("/wharf/new/folder/file"), Content::from_bytes("x"), &options).await.unwrap();
+        assert_eq!(get(&granted, "/wharf/new/folder/file").await, "x");
+        assert_eq!(std::fs::read_to_string(server.home().join("wharf/out/secret")).unwrap(), "secret");
+        assert_eq!(std::fs::read_dir(server.home().join("wharf/out")).unwrap().count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_partial_file_that_was_exchanged_for_a_link_is_not_continued() {
+    let (server, remote) = partner("pure-ftpd", &[]).await;
+    with_links(&server);
+    let confined = remote.within(&[path("/wharf/in")]);
+    let (target, key) = (path("/wharf/in/big"), ResumeKey::of("the same"));
+    let resumed = |offset| WriteOptions {
+        resume: Some(Resume { key: key.clone(), offset }),
+        ..WriteOptions::new(IfExists::Replace)
+    };
+    let broken =
+        stream::iter([Ok(Bytes::from_static(b"se")), Err(Error::new(ErrorKind::Interrupted, "the source broke"))]);
+    let broken = Content::from_stream(None, broken.boxed());
+    confined.write_with(&target, broken, &resumed(0)).await.unwrap_err();
+    let is_partial = |name: &str| name.contains("big") && name != "big";
+    let names = std::fs::read_dir(server.home().join("wharf/in")).unwrap();
+    let partial = names.map(|entry| entry.unwrap()).find(|entry| is_partial(entry.file_name().to_str().unwrap()));
+    let partial = partial.unwrap().path();
+    std::fs::remove_file(&partial).unwrap();
+    std::os::unix::fs::symlink("../out/secret", &partial).unwrap();
+    fails(confined.partial(&target, &key).await, ErrorKind::Denied, &["leads out"]);
+    for offset in [0, 6] {
+        let written = confined.write_with(&target, Content::from_bytes("x"), &resumed(offset)).await;
+        fails(written, ErrorKind::Denied, &["leads out"]);
+    }
+    assert_eq!(std::fs::read_to_string(server.home().join("wharf/out/secret")).unwrap(), "secret");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ pub(super) struct Abilities {
     /// As the server lists them.
     features: Vec<String>,
     /// `MLST` and `MLSD` (RFC 3659, section 7).
-    machine_listings: bool,
+    pub(super) machine_listings: bool,
     /// `LIST` takes the options of `ls`.
     unix_options: bool,
     /// What the server says it is, where it was asked.
@@ -39,7 +39,7 @@ impl Abilities {
 
 impl Session {
     /// What the server can do. It is asked once and not with the login, for a plain transfer need not know.
-    async fn abilities(&mut self) -> Result<&mut Abilities, Error> {
+    pub(super) async fn abilities(&mut self) -> Result<&mut Abilities, Error> {
         if self.can.is_none() {
             self.can = Some(self.ask_abilities().await?);
         }
@@ -77,6 +77,7 @@ impl Session {
 
     /// What is at `path`; `None` when nothing is, or nothing that this user may see.
     pub(in crate::ftp) async fn stat(&mut self, path: &RemotePath) -> Result<Option<Entry>, Error> {
+        self.confine_parent(path).await?;
         if self.abilities().await?.machine_listings {
             let reply = self.command(&format!("MLST {path}")).await?;
             match reply.code {
@@ -90,6 +91,11 @@ impl Session {
                 501 | 550 | 551 | 553 if !reply.speaks_of_permission() => return Ok(None),
                 _ => return Err(self.refused(&format!("look at {path}"), &reply)),
             }
+        }
+        if self.leads_out(path).await? {
+            let path = path.clone();
+            let kind = EntryKind::Symlink;
+            return Ok(Some(Entry { path, kind, size: None, modified: None, mode: None, revision: None }));
         }
         self.stat_by_commands(path).await
     }
@@ -117,7 +123,7 @@ impl Session {
         Ok(Entry { path: path.clone(), kind: EntryKind::File, size, modified, mode: None, revision: None })
     }
 
-    /// For servers without `MLST`. A link looks like what it leads to, for no command tells.
+    /// For servers without `MLST`. A link looks like what it leads to, so that must be inside.
     pub(in crate::ftp) async fn stat_by_commands(&mut self, path: &RemotePath) -> Result<Option<Entry>, Error> {
         let entry = |kind| Entry { path: path.clone(), kind, size: None, modified: None, mode: None, revision: None };
         if self.command(&format!("CWD {path}")).await?.is_positive() {
@@ -167,10 +173,10 @@ impl Session {
 
     /// Opens the listing of a folder. Refused when it is not a folder or cannot be listed.
     pub(in crate::ftp) async fn open_listing(&mut self, folder: &RemotePath) -> Answer<Lines> {
-        let encoding = self.dialer.config.encoding;
+        self.confine(folder).await?;
         if self.abilities().await?.machine_listings {
             match self.open(Open::Lines { command: &format!("MLSD {folder}") }).await? {
-                Ok(transfer) => return Ok(Ok(Lines::new(transfer, Form::Machine, encoding))),
+                Ok(transfer) => return Ok(Ok(Lines::new(transfer, Form::Machine, self.encoding()))),
                 Err(reply) if matches!(reply.code, 500 | 502 | 504) => {
                     self.abilities().await?.machine_listings = false;
                 }
@@ -182,6 +188,12 @@ impl Session {
         if !entered.is_positive() {
             return Ok(Err(entered));
         }
+        self.open_human_listing_here().await
+    }
+
+    /// Opens the listing of the folder that was entered, as it is made for people: it tells where links lead.
+    pub(super) async fn open_human_listing_here(&mut self) -> Answer<Lines> {
+        let encoding = self.encoding();
         if self.abilities().await?.unix_options {
             match self.open(Open::Lines { command: "LIST -a ." }).await? {
                 Ok(transfer) => return Ok(Ok(Lines::new(transfer, Form::Human, encoding))),
