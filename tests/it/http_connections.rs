@@ -3,7 +3,7 @@
 
 use reqwest::Method;
 
-use crate::harness::{Host, Origin, answer};
+use crate::harness::{Host, Origin, answer, eventually};
 
 const CONFIGURATION: &str = "
     [host]
@@ -20,8 +20,12 @@ const CONFIGURATION: &str = "
 
 /// A host whose services may use the origin, with further configuration behind.
 async fn host(origin: &Origin, services: &[&str], further: &str) -> Host {
+    configured(origin, services, &format!("{CONFIGURATION}{further}")).await
+}
+
+async fn configured(origin: &Origin, services: &[&str], configuration: &str) -> Host {
     Host::builder()
-        .configuration(&format!("{CONFIGURATION}{further}"))
+        .configuration(configuration)
         .set("port", origin.port())
         .file("authority.pem", origin.authority())
         .variable("PARTNER_TOKEN", "hunter2")
@@ -117,20 +121,36 @@ async fn a_request_that_is_safe_to_repeat_is_repeated_for_both_kinds_of_clients(
 async fn an_origin_that_is_left_alone_is_named_in_the_log_and_in_the_answer() {
     let origin = Origin::start(|_| answer(503, "", "not now")).await;
     let breaker = CONFIGURATION.replace("[service-defaults]", "breaker-failures = 1\n[service-defaults]");
-    let host = Host::builder()
-        .configuration(&breaker)
-        .set("port", origin.port())
-        .file("authority.pem", origin.authority())
-        .variable("PARTNER_TOKEN", "hunter2")
-        .variable("PARTNER_TENANT", "tenant7")
-        .services(&["http"])
-        .start()
-        .await;
+    let host = configured(&origin, &["http"], &breaker).await;
     host.post("http?connection=partner&path=/orders", "x").await.expect(503);
     host.log().wait_for(&["a circuit breaker opens", "connection=\"partner\""]).await;
     let detail = host.post("http?connection=partner&path=/orders", "x").await.problem(503);
     let request = format!("POST https://127.0.0.1:{}/v1/orders on connection partner: ", origin.port());
     assert!(detail.starts_with(&request) && detail.contains("nothing is sent to this origin"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_request_whose_caller_goes_away_is_told_as_cut_off() {
+    // It takes the request, and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let configuration = "
+        [host]
+        egress-allow = ['127.0.0.0/8']
+        [connections.partner]
+        type = 'http'
+        url = 'http://127.0.0.1:${port}'
+        [services.http]
+        grants = [{ connection = 'partner', access = 'write' }]
+        timeout = '1s'
+        ";
+    let port = silent.local_addr().expect("it is bound").port();
+    let host = Host::builder().configuration(configuration).set("port", port).services(&["http"]).start().await;
+    host.post("http?connection=partner&path=/orders", "x").await.problem(504);
+    host.log().wait_for(&["connection operation was cut off", "method=POST", "it may have happened"]).await;
+    let line = "wharf_connection_operations_total{connection=\"partner\",type=\"http\",operation=\"send\",\
+                outcome=\"cut-off\"} 1";
+    let told = async || host.admin("/metrics").await.expect(200).text().contains(line).then_some(());
+    eventually("the metrics tell that the request was cut off", told).await;
 }
 
 #[tokio::test]
@@ -188,15 +208,7 @@ async fn failures_are_told_to_the_service_as_what_they_are() {
         folder = '.'
         [services.http]
         grants = [{ connection = 'partner' }, { connection = 'elsewhere' }, { connection = 'files' }]";
-    let host = Host::builder()
-        .configuration(&configuration)
-        .set("port", origin.port())
-        .file("authority.pem", origin.authority())
-        .variable("PARTNER_TOKEN", "hunter2")
-        .variable("PARTNER_TENANT", "tenant7")
-        .services(&["http"])
-        .start()
-        .await;
+    let host = configured(&origin, &["http"], &configuration).await;
     for (query, status, part) in [
         ("connection=partner&path=/metadata", 403, "from https to http://169.254.169.254"),
         ("connection=partner&path=/metadata-secure", 403, "the outgoing policy refuses 169.254.169.254"),

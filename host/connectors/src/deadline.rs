@@ -4,6 +4,8 @@
 //! Ends nothing: an operation that is no longer wanted is dropped. This is for those who would wait for something that
 //! cannot come in time, and better say so at once. Knows no operation.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 tokio::task_local! {
@@ -24,6 +26,11 @@ pub fn kept<W: Future>(work: W) -> impl Future<Output = W::Output> {
             None => work.await,
         }
     }
+}
+
+/// Whether the caller still waits after a pause from now on.
+pub(crate) fn allows(pause: Duration) -> bool {
+    of_caller().is_none_or(|deadline| Instant::now() + pause < deadline)
 }
 
 /// When the caller gives up.

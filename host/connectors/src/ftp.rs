@@ -454,16 +454,10 @@ impl Backend for Ftp {
 async fn followed(session: &mut Session, path: &RemotePath) -> Result<Option<Entry>, Error> {
     session.confine(path).await?;
     let found = session.stat(path).await?;
-    let is_as_told = match &found {
-        // ProFTPD's MLST tells a link to a file as a file that has the size of the link.
-        Some(entry) if entry.kind == EntryKind::File => match session.size(path).await? {
-            Some(size) => entry.size == Some(size),
-            None => true,
-        },
-        Some(entry) => entry.kind != EntryKind::Symlink,
-        None => true,
-    };
-    if is_as_told { Ok(found) } else { session.stat_by_commands(path).await }
+    match found {
+        Some(Entry { kind: EntryKind::Symlink, .. }) => session.stat_by_commands(path).await,
+        found => Ok(found),
+    }
 }
 
 async fn stat_inside(session: &mut Session, path: &RemotePath) -> Result<Option<Entry>, Error> {

@@ -41,7 +41,7 @@ pub use token::{ClientAuthentication, ClientCredentials};
 use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
-use crate::operation::{Effect, Flow, Meter, Throttle};
+use crate::operation::{CUT_OFF, Effect, Flow, Meter, Throttle, was_lost};
 use crate::{Common, chain, tls};
 
 use answer::{Bounded, Bounds, out_of_time};
@@ -201,7 +201,63 @@ struct Outgoing {
     payload: Payload,
     /// Whether it goes to the connection's own origin, and has not been elsewhere before.
     own: bool,
+    /// The answer to a try was lost, so it may have been carried out, whatever became of later ones.
+    may_be_done: bool,
     flow: Flow,
+}
+
+/// A request, from its beginning to its one log line at the head of its answer.
+struct Record<'o> {
+    origin: &'o Origin,
+    method: Method,
+    /// Below the base.
+    path: String,
+    started: Instant,
+    is_over: bool,
+}
+
+impl<'o> Record<'o> {
+    fn new(origin: &'o Origin, outgoing: &Outgoing) -> Self {
+        let (method, path) = (outgoing.method.clone(), origin.base.below(&outgoing.url).to_owned());
+        Self { origin, method, path, started: Instant::now(), is_over: false }
+    }
+
+    fn effect(&self) -> Effect {
+        if self.method.is_safe() { Effect::None } else { Effect::Unknown }
+    }
+
+    /// Ends it with a status, or the kind of an error.
+    fn end(mut self, outcome: &str) {
+        self.is_over = true;
+        self.origin.meter("send").ended(self.started.elapsed(), outcome);
+        tracing::info!(
+            connection = self.origin.connection,
+            operation = "send",
+            method = %self.method,
+            path = self.path,
+            duration_ms = self.started.elapsed().as_millis() as u64,
+            outcome,
+            "connection operation"
+        );
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        self.origin.meter("send").ended(self.started.elapsed(), CUT_OFF);
+        tracing::info!(
+            connection = self.origin.connection,
+            operation = "send",
+            method = %self.method,
+            path = self.path,
+            duration_ms = self.started.elapsed().as_millis() as u64,
+            effect = self.effect().when_cut_off(),
+            "connection operation was cut off"
+        );
+    }
 }
 
 impl Origin {
@@ -278,7 +334,7 @@ impl Origin {
         headers.remove(header::CONTENT_LENGTH);
         permitted(&request.method, self.base.below(&url))?;
         let (payload, flow) = (Payload::new(request.content), self.flow("send"));
-        let outgoing = Outgoing { method: request.method, url, headers, payload, own: true, flow };
+        let outgoing = Outgoing { method: request.method, url, headers, payload, own: true, may_be_done: false, flow };
         let (head, body) = self.carry_out(outgoing, Some(permitted)).await?.into_parts();
         let host = self.host().to_owned();
         let size = body.size_hint().exact();
@@ -314,7 +370,8 @@ impl Origin {
             return Err(Error::new(ErrorKind::Invalid, "the request's content-length is not one number"));
         }
         let (payload, flow) = (Payload::new(content), self.flow("send"));
-        let outgoing = Outgoing { method: head.method, url, headers: head.headers, payload, own: true, flow };
+        let outgoing =
+            Outgoing { method: head.method, url, headers: head.headers, payload, own: true, may_be_done: false, flow };
         self.carry_out(outgoing, None).await
     }
 
@@ -332,10 +389,9 @@ impl Origin {
         for name in HOP_HEADERS {
             outgoing.headers.remove(name);
         }
-        let started = Instant::now();
-        let deadline = self.total_timeout.map(|limit| started + limit);
-        let (method, path) = (outgoing.method.clone(), self.base.below(&outgoing.url).to_owned());
-        let attempt = self.attempt_at(&method, &outgoing.url);
+        let record = Record::new(self, &outgoing);
+        let deadline = self.total_timeout.map(|limit| record.started + limit);
+        let attempt = self.attempt_at(&outgoing.method, &outgoing.url);
         let work = async {
             let permit = self.permit().await?;
             let answer = match permitted {
@@ -351,26 +407,16 @@ impl Origin {
                 Err(_) => Err(out_of_time()),
             },
         };
-        let effect = if method.is_safe() { Effect::None } else { Effect::Unknown };
         let outcome = outcome.map_err(|error| match outgoing.payload.source_failed() {
             // That is another place's failure, and has its own words.
             true => error,
-            false => effect.told_in(error).during(&attempt),
+            false if outgoing.may_be_done => record.effect().told_with(error).during(&attempt),
+            false => record.effect().told_in(error).during(&attempt),
         });
-        let told = match &outcome {
-            Ok((answer, _)) => answer.status().as_u16().to_string(),
-            Err(error) => error.kind().word().to_owned(),
-        };
-        self.meter("send").ended(started.elapsed(), &told);
-        tracing::info!(
-            connection = self.connection,
-            operation = "send",
-            %method,
-            path,
-            duration_ms = started.elapsed().as_millis() as u64,
-            outcome = told,
-            "connection operation"
-        );
+        match &outcome {
+            Ok((answer, _)) => record.end(answer.status().as_str()),
+            Err(error) => record.end(error.kind().word()),
+        }
         let (answer, permit) = outcome?;
         let (bytes_max, flow) = (self.answer_bytes_max, self.flow("receive"));
         let bounds = Bounds { attempt, deadline, bytes_max, flow, _permit: permit };
@@ -513,6 +559,7 @@ impl Origin {
                 return outcome;
             }
             let Some(wait) = patience.next_try(asked) else { return outcome };
+            outgoing.may_be_done |= outcome.as_ref().is_err_and(was_lost);
             tracing::info!(
                 connection = self.connection,
                 next_try = patience.tries(),

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::content::{self, Content};
+use crate::deadline;
 use crate::error::{Error, ErrorKind, Step};
 use crate::path::RemotePath;
 use crate::{Remote, Shared};
@@ -31,11 +32,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// No pause between retries is longer: a remote that needs longer is better asked by the next invocation.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// What retries of one operation may take together; the caller's deadline may end it earlier.
+/// What retries of one operation may take together, unless its caller gives up before.
 const RETRY_BUDGET: Duration = Duration::from_secs(30);
 
 /// The outcome of an operation that was dropped before its end, in the metrics.
-const CUT_OFF: &str = "cut-off";
+pub(crate) const CUT_OFF: &str = "cut-off";
 
 /// What an operation changes, and so what is known when it is cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
-    fn when_cut_off(self) -> &'static str {
+    pub(crate) fn when_cut_off(self) -> &'static str {
         match self {
             Self::None => "nothing was changed",
             Self::WholeOrNot => "the file is as it was before, or whole",
@@ -63,22 +64,32 @@ impl Effect {
     /// An error with what is known of the effect, where the remote may have done what the error says nothing of,
     /// because its answer was lost.
     pub(crate) fn told_in(self, error: Error) -> Error {
-        // Nothing was asked for before the way to the remote was gone.
-        let was_asked = matches!(error.step(), None | Some(Step::Command));
-        let is_lost = match error.kind() {
-            ErrorKind::Timeout => true,
-            // A refusal has no cause, a broken connection does.
-            ErrorKind::Unavailable | ErrorKind::Interrupted => error.source().is_some(),
-            _ => false,
-        };
+        if was_lost(&error) { self.told_with(error) } else { error }
+    }
+
+    /// An error with what is known of the effect: it, or one before it, came in place of an answer.
+    pub(crate) fn told_with(self, error: Error) -> Error {
         match self {
-            Self::WholeOrNot | Self::Unknown if was_asked && is_lost => {
+            Self::WholeOrNot | Self::Unknown => {
                 error.with_effect(&format!("{}, so look before you repeat it", self.when_cut_off()))
             }
             // What of a part arrived stays, which the error says.
-            _ => error,
+            Self::None | Self::Partial => error,
         }
     }
+}
+
+/// Whether the remote may have done what it was asked, because its answer was lost.
+pub(crate) fn was_lost(error: &Error) -> bool {
+    // Nothing was asked for before the way to the remote was gone.
+    let was_asked = matches!(error.step(), None | Some(Step::Command));
+    let is_lost = match error.kind() {
+        ErrorKind::Timeout => true,
+        // A refusal has no cause, a broken connection does.
+        ErrorKind::Unavailable | ErrorKind::Interrupted => error.source().is_some(),
+        _ => false,
+    };
+    was_asked && is_lost
 }
 
 /// One operation, from its beginning, before it waits for its place, to its one log line.
@@ -290,7 +301,7 @@ impl Remote {
                 outcome => return outcome,
             };
             let pause = error.retry_after().unwrap_or_else(|| pause(tried));
-            if started.elapsed() + pause > RETRY_BUDGET {
+            if started.elapsed() + pause > RETRY_BUDGET || !deadline::allows(pause) {
                 return Err(error);
             }
             tried += 1;

@@ -12,6 +12,8 @@ pub(crate) struct Granted {
     pub(crate) remote: Remote,
     service: String,
     grants: Vec<Grant>,
+    /// The grants are those of the defaults.
+    is_by_default: bool,
 }
 
 /// Opens a connection for a service.
@@ -21,15 +23,17 @@ pub(crate) struct Granted {
 pub(crate) fn open(settings: &LiveSettings, service: &str, connection: &str) -> Result<Granted, Error> {
     let grants: Vec<Grant> =
         settings.service(service).grants.iter().filter(|grant| grant.connection == connection).cloned().collect();
+    let (all, defaults) = (&settings.service(service).grants, &settings.service_defaults.grants);
+    let is_by_default = !defaults.is_empty() && all == defaults;
     match settings.connections.get(connection) {
         Some(remote) if !grants.is_empty() => {
-            Ok(Granted { remote: confined(remote, &grants), service: service.to_owned(), grants })
+            Ok(Granted { remote: confined(remote, &grants), service: service.to_owned(), grants, is_by_default })
         }
         Some(_) => Err(Error::new(
             ErrorKind::Denied,
             format!(
                 "service {service} may not use connection {connection}; {}",
-                advice(service, connection, Access::Read, &RemotePath::root())
+                advice(service, is_by_default, connection, Access::Read, &RemotePath::root())
             ),
         )),
         None => Err(Error::new(
@@ -48,10 +52,14 @@ fn confined(remote: &Remote, grants: &[Grant]) -> Remote {
 }
 
 /// The line of configuration that would allow what was refused.
-fn advice(service: &str, connection: &str, access: Access, path: &RemotePath) -> String {
+fn advice(service: &str, is_by_default: bool, connection: &str, access: Access, path: &RemotePath) -> String {
+    let replaced = match is_by_default {
+        true => ", together with the grants of [service-defaults], which it has now and which its own would replace",
+        false => "",
+    };
     format!(
         "to allow it, add {{ connection = {connection:?}, access = {:?}, path = {:?} }} to grants of \
-         [services.{service:?}]",
+         [services.{service:?}]{replaced}",
         word(access),
         path.as_str()
     )
@@ -102,7 +110,7 @@ impl Granted {
             format!(
                 "service {service} may not {} {path} on connection {connection}; {}",
                 word(access),
-                advice(service, connection, access, &folder)
+                advice(service, self.is_by_default, connection, access, &folder)
             ),
         ))
     }
@@ -123,7 +131,7 @@ impl Granted {
             ErrorKind::Denied,
             format!(
                 "service {service} may not send {method} to {path:?} on connection {connection}; {}",
-                advice(service, connection, access, &folder.unwrap_or_else(RemotePath::root))
+                advice(service, self.is_by_default, connection, access, &folder.unwrap_or_else(RemotePath::root))
             ),
         ))
     }
@@ -178,6 +186,16 @@ mod tests {
             r#"service stranger may not use connection disk; to allow it, add { connection = "disk", access = "read", path = "/" } to grants of [services."stranger"]"#
         );
         assert_eq!(open(&settings, "mover", "dusk").err().unwrap().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn whoever_has_the_grants_of_the_defaults_is_told_that_its_own_would_replace_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = settings(folder.path(), vec![grant(Access::Read, "/in")]);
+        let settings = LiveSettings { service_defaults: own.service("mover").clone(), ..own };
+        let told = |service: &str| open(&settings, service, "disk").unwrap().allow(Access::Write, "/in/a").unwrap_err();
+        let end = ", together with the grants of [service-defaults], which it has now and which its own would replace";
+        assert!(told("newcomer").to_string().ends_with(&format!("[services.\"newcomer\"]{end}")));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(super) struct Listed {
     pub(super) modified: Option<SystemTime>,
     /// Where a link leads, as `LIST` writes it behind its name.
     pub(super) leads_to: Option<String>,
+    /// The fact `UNIX.mode`.
+    pub(super) mode: Option<u32>,
 }
 
 impl Listed {
@@ -85,7 +87,8 @@ pub(super) fn facts(line: &str) -> Option<Listed> {
 
 /// The facts, and whether they are those of the listed folder itself or of its parent.
 fn read_facts(facts: &str) -> (Listed, bool) {
-    let mut listed = Listed { name: String::new(), kind: EntryKind::Other, size: None, modified: None, leads_to: None };
+    let mut listed =
+        Listed { name: String::new(), kind: EntryKind::Other, size: None, modified: None, leads_to: None, mode: None };
     let mut is_folder_itself = false;
     for (name, value) in facts.split(';').filter_map(|fact| fact.split_once('=')) {
         match name.trim().to_ascii_lowercase().as_str() {
@@ -106,6 +109,7 @@ fn read_facts(facts: &str) -> (Listed, bool) {
             }
             "size" => listed.size = value.parse().ok(),
             "modify" => listed.modified = timestamp(value),
+            "unix.mode" => listed.mode = u32::from_str_radix(value, 8).ok(),
             _ => {}
         }
     }
@@ -196,6 +200,7 @@ fn unix_line(line: &str, now: SystemTime) -> Option<Listed> {
         size: (kind == EntryKind::File).then_some(size),
         modified: as_utc(when),
         leads_to,
+        mode: None,
     })
 }
 
@@ -258,7 +263,7 @@ fn dos_line(line: &str) -> Option<Listed> {
             (EntryKind::File, Some(digits.parse().ok()?), rest.strip_prefix(' ')?)
         }
     };
-    Some(Listed { name: name.to_owned(), kind, size, modified: as_utc(when), leads_to: None })
+    Some(Listed { name: name.to_owned(), kind, size, modified: as_utc(when), leads_to: None, mode: None })
 }
 
 fn dos_date(word: &str) -> Option<Date> {
@@ -335,7 +340,7 @@ mod tests {
     }
 
     fn listed(name: &str, kind: EntryKind, size: Option<u64>, modified: Option<&str>) -> Listed {
-        Listed { name: name.to_owned(), kind, size, modified: modified.map(time), leads_to: None }
+        Listed { name: name.to_owned(), kind, size, modified: modified.map(time), leads_to: None, mode: None }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use ::http::{HeaderMap, Method, StatusCode, header};
 use tokio::time::Instant;
 
+use crate::deadline;
 use crate::error::ErrorKind;
 
 /// The wait before the second try where the server asks for none, doubled each time: about a restart of a worker.
@@ -42,7 +43,7 @@ impl Patience {
     }
 
     /// How long to wait before the next try; `None` when there is none, because the tries are used up or the wait
-    /// would end after the budget.
+    /// would end after the budget, or when the caller has given up.
     pub(super) fn next_try(&mut self, asked: Option<Duration>) -> Option<Duration> {
         if self.tries > self.retries {
             return None;
@@ -55,7 +56,7 @@ impl Patience {
                 longest.mul_f64(0.5 + 0.5 * rand::random::<f64>())
             }
         };
-        if self.began.elapsed() + wait > self.budget {
+        if self.began.elapsed() + wait > self.budget || !deadline::allows(wait) {
             return None;
         }
         self.tries += 1;

@@ -70,6 +70,34 @@ async fn the_wait_is_the_one_that_the_server_asks_for() {
 }
 
 #[tokio::test]
+async fn what_became_of_an_earlier_try_is_told_when_the_last_one_reaches_nobody() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let once = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // From here on nobody listens.
+        drop(listener);
+        crate::read_until(&mut stream, b"\r\n\r\n").await;
+    });
+    let error = send(&patient(config(&url)), request(Method::PUT, "/order", "x")).await.unwrap_err();
+    once.await.unwrap();
+    let message = error.to_string();
+    assert!(message.contains("cannot connect"), "{message}");
+    assert!(message.ends_with("it may have happened, so look before you repeat it"), "{message}");
+}
+
+#[tokio::test]
+async fn no_try_is_waited_for_that_would_come_when_the_caller_is_gone() {
+    let (url, seen) = answering(|_, _| answer(503, &["retry-after: 2"], "")).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+    let origin = patient(config(&url));
+    let answered = wharf_connectors::deadline::until(deadline, get(&origin, "/")).await.unwrap();
+    assert_eq!(answered.status, 503);
+    assert!(tokio::time::Instant::now() < deadline);
+    assert_eq!(seen.lines().len(), 1);
+}
+
+#[tokio::test]
 async fn a_connection_that_breaks_is_tried_again_and_a_source_that_breaks_is_not() {
     let (url, seen) = answering(|before, _| match before {
         0 => "HTTP/1.1 200 OK\r\ncontent-".to_owned(),

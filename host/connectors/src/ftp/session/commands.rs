@@ -9,12 +9,15 @@ use crate::backend::{Checksum, Entry, EntryKind, Facts};
 use crate::error::{Error, ErrorKind};
 use crate::ftp::hashes;
 use crate::ftp::list::{Form, Lines};
-use crate::ftp::listing::{self, Line};
+use crate::ftp::listing::{self, Line, Listed};
 use crate::ftp::reply::Reply;
 use crate::path::RemotePath;
 
 /// What one fact about a server may take in a log line or an answer.
 const FACT_CHARS_MAX: usize = 500;
+
+/// The permissions of a symbolic link on Linux.
+const LINK_MODE: u32 = 0o777;
 
 /// What the server told in reply to `FEAT` (RFC 2389) and `SYST`.
 #[derive(Default)]
@@ -82,10 +85,13 @@ impl Session {
             let reply = self.command(&format!("MLST {path}")).await?;
             match reply.code {
                 200..=299 => {
-                    let told = self.facts(&reply, path);
-                    return told.map(Some).ok_or_else(|| {
-                        self.refused(&format!("look at {path}: its answer to MLST tells nothing"), &reply)
-                    });
+                    let Some(told) = self.facts(&reply) else {
+                        return Err(self.refused(&format!("look at {path}: its answer to MLST tells nothing"), &reply));
+                    };
+                    let is_link = self.is_link_in_disguise(path, &told).await?;
+                    let told = told.at(path.clone());
+                    let link = || Entry { kind: EntryKind::Symlink, size: None, ..told.clone() };
+                    return Ok(Some(if is_link { link() } else { told }));
                 }
                 500 | 502 | 504 => self.abilities().await?.machine_listings = false,
                 501 | 550 | 551 | 553 if !reply.speaks_of_permission() => return Ok(None),
@@ -100,9 +106,18 @@ impl Session {
         self.stat_by_commands(path).await
     }
 
-    fn facts(&self, reply: &Reply, path: &RemotePath) -> Option<Entry> {
+    fn facts(&self, reply: &Reply) -> Option<Listed> {
         let lines = reply.lines(self.dialer.config.encoding);
-        lines.iter().find_map(|line| listing::facts(line)).map(|listed| listed.at(path.clone()))
+        lines.iter().find_map(|line| listing::facts(line))
+    }
+
+    /// Whether what `MLST` calls a file is a link to one: ProFTPD tells the size and the permissions of the link, which on
+    /// Linux are always these, and `SIZE` follows it.
+    async fn is_link_in_disguise(&mut self, path: &RemotePath, told: &Listed) -> Result<bool, Error> {
+        if told.kind != EntryKind::File || told.mode != Some(LINK_MODE) {
+            return Ok(false);
+        }
+        Ok(self.size(path).await?.is_some_and(|size| told.size != Some(size)))
     }
 
     /// What has arrived of a file that was just written, as far as the server tells, in as few commands as can be.
@@ -110,9 +125,9 @@ impl Session {
         // Whoever does not know it says so, and is asked otherwise.
         if self.can.as_ref().is_none_or(|can| can.machine_listings) {
             let reply = self.command(&format!("MLST {path}")).await?;
-            let told = if reply.is_positive() { self.facts(&reply, path) } else { None };
-            if let Some(entry) = told.filter(|entry| entry.size.is_some()) {
-                return Ok(entry);
+            let told = if reply.is_positive() { self.facts(&reply) } else { None };
+            if let Some(listed) = told.filter(|listed| listed.size.is_some()) {
+                return Ok(listed.at(path.clone()));
             }
             if matches!(reply.code, 500 | 502 | 504) {
                 self.abilities().await?.machine_listings = false;
