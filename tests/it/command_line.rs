@@ -108,6 +108,8 @@ async fn a_connection_that_is_not_configured_is_told_with_those_that_are() {
     assert_eq!(said.code, Some(1));
     assert!(said.errors.contains("nothing is there"), "{}", said.errors);
     assert!(said.errors.ends_with("; for the connection partner, write partner:\n"), "{}", said.errors);
+    let copied = place.wharf("cp partner here").await;
+    assert!(copied.errors.ends_with("; for the connection partner, write partner:\n"), "{}", copied.errors);
     assert!(!place.wharf("ls patner").await.errors.contains("connection"));
     fs::write(place.path("wharf.toml"), "[connections.a]\ntype = 'fpt'").unwrap();
     assert_eq!(place.wharf("ls a:/").await.code, Some(3));

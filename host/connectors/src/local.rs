@@ -5,6 +5,7 @@
 //! nothing of how the folder is confined.
 
 mod folder;
+mod write;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -24,10 +25,14 @@ use crate::backend::{
 use crate::content::{CHUNK_BYTES, Content};
 use crate::error::{Error, ErrorKind, Step};
 use crate::path::RemotePath;
-use folder::{Folder, Temporary};
+use folder::Folder;
+use write::Temporary;
 
 /// What one trip to the blocking pool reads or writes: the trip costs about as much as copying a tenth of this.
 const BATCH_BYTES: usize = 4 * CHUNK_BYTES;
+
+/// What one trip to the blocking pool copies from file to file: long enough not to matter, short enough to be given up.
+const COPY_BYTES: usize = 64 * 1024 * 1024;
 
 /// Settings of a local folder.
 #[derive(Debug, Clone)]
@@ -159,8 +164,44 @@ impl Backend for Local {
         .await
     }
 
-    async fn copy(&self, _: &RemotePath, _: &RemotePath, _: IfExists) -> Result<Option<Entry>, Error> {
-        Ok(None)
+    async fn copy(
+        &self,
+        source: &RemotePath,
+        target: &RemotePath,
+        if_exists: IfExists,
+    ) -> Result<Option<Entry>, Error> {
+        let (from, to) = (source.clone(), target.clone());
+        let begin = move |folder: &Folder| {
+            let (file, size) = folder.read(&from, ByteRange::ALL)?;
+            let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
+            let temporary = folder.create(&to, &WriteOptions { modified, ..WriteOptions::new(if_exists) })?;
+            Ok((file, size, temporary))
+        };
+        let (mut file, size, mut temporary) = self.blocking(begin).await?;
+        let mut left = size;
+        while left > 0 {
+            let copied;
+            (file, temporary, copied) = blocking(move || {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(COPY_BYTES);
+                let copied = temporary.append_of(&file, most);
+                Ok((file, temporary, copied))
+            })
+            .await?;
+            let given_up = match copied {
+                Ok(Some(0)) => {
+                    Err(Error::new(ErrorKind::Conflict, format!("{source} became shorter while it was copied")))
+                }
+                Ok(Some(bytes)) => {
+                    left -= bytes as u64;
+                    continue;
+                }
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            };
+            blocking(move || Ok(temporary.discard())).await?;
+            return given_up;
+        }
+        blocking(move || temporary.commit()).await.map(Some)
     }
 
     async fn delete_tree(&self, path: &RemotePath) -> Result<bool, Error> {

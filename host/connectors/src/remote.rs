@@ -205,15 +205,26 @@ impl Remote {
             let message = format!("cannot copy {source} to itself");
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        let (backend, from, to) = (self.backend("copy")?, self.outside(source), self.outside(target));
-        let copy = backend.copy(&from, &to, if_exists);
-        if let Some(entry) = self.once("copy", source, Effect::WholeOrNot, copy).await? {
-            return self.inside(entry);
+        if let Some(entry) = self.copy_there(source, target, if_exists).await? {
+            return Ok(entry);
         }
         self.check_room_to_copy()?;
         let modified = self.stat(source).await?.modified;
         let content = self.read(source, ByteRange::ALL).await?;
         self.write_with(target, content, &WriteOptions { modified, ..WriteOptions::new(if_exists) }).await
+    }
+
+    /// Copies a file within the connection on the remote itself; `None` where it cannot.
+    pub(crate) async fn copy_there(
+        &self,
+        source: &RemotePath,
+        target: &RemotePath,
+        if_exists: IfExists,
+    ) -> Result<Option<Entry>, Error> {
+        let (backend, from, to) = (self.backend("copy")?, self.outside(source), self.outside(target));
+        let copy = backend.copy(&from, &to, if_exists);
+        let copied = self.once("copy", source, Effect::WholeOrNot, copy).await?;
+        copied.map(|entry| self.inside(entry)).transpose()
     }
 
     /// Deletes a file or an empty folder.

@@ -3,25 +3,24 @@
 //! A file of the target appears whole or not at all, a source is deleted only after the target was verified, and every
 //! file has a result of its own. Knows no protocol; what a write does to be atomic is the backend's concern.
 
+mod hash;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use crate::backend::{
-    ByteRange, ChecksumAlgorithm, Entry, EntryKind, IfExists, Permissions, Resume, ResumeKey, WriteOptions, hexadecimal,
-};
+use crate::backend::{ByteRange, Entry, EntryKind, IfExists, Permissions, Resume, ResumeKey, WriteOptions};
 use crate::content::Content;
-use crate::dropbox::ContentHasher;
 use crate::error::{Error, ErrorKind};
 use crate::path::RemotePath;
 use crate::walk::Filter;
 use crate::{Remote, chain, deadline, operation, temporary};
+use hash::{Hash, hash_of};
 
 /// Files at once when nothing is said: enough to hide the delay of a line, few enough for a partner's server.
 pub const PARALLEL_DEFAULT: usize = 4;
@@ -198,11 +197,11 @@ impl Drop for Transfer {
 ///
 /// The target of a file is the path that it gets; missing folders on the way are made. The target of a folder is the
 /// folder that takes its content. A symbolic link that is the source itself is followed, those below it are left out.
+/// Within one connection a file is renamed or copied by the remote itself, where that can.
 ///
 /// # Errors
-/// What looking at the source reports; `Invalid` when a folder would be transferred into itself, within a connection that
-/// allows one operation at once, or when a link would be followed and then deleted. What happens afterwards is in the
-/// results.
+/// What looking at the source reports; `Invalid` when a folder would be transferred into itself, or when a link would be
+/// followed and then deleted. What happens afterwards is in the results.
 pub async fn transfer(
     source: &Remote,
     from: &RemotePath,
@@ -227,11 +226,9 @@ pub async fn transfer(
         return Err(Error::new(ErrorKind::Invalid, message));
     }
     if is_same && to.is_within(from) {
-        let message = format!("cannot transfer {from} on connection {} to {to}, which is within it", source.name());
+        let where_to = if to == from { "itself".to_owned() } else { format!("{to}, which is within it") };
+        let message = format!("cannot transfer {from} on connection {} to {where_to}", source.name());
         return Err(Error::new(ErrorKind::Invalid, message));
-    }
-    if is_same && !options.delete_source {
-        source.check_room_to_copy()?;
     }
     let (sender, results) = mpsc::channel(RESULTS_MAX);
     let counters = Arc::new(Counters::default());
@@ -416,7 +413,10 @@ impl Work {
             }
         };
         self.refuse_early(entry, target).await?;
-        let (written, resumed_at, hash) = self.write(entry, target, if_exists, parents, counted).await?;
+        let (written, resumed_at, hash) = match self.copy(entry, target, if_exists, parents, counted).await? {
+            Some(written) => (written, 0, None),
+            None => self.write(entry, target, if_exists, parents, counted).await?,
+        };
         self.verify(entry, &written, resumed_at, hash).await?;
         if self.options.delete_source {
             self.source.delete(&entry.path).await.map_err(|error| {
@@ -508,6 +508,42 @@ impl Work {
         let bytes = entry.size.unwrap_or_default();
         self.counters.bytes_transferred.fetch_add(bytes, Ordering::Relaxed);
         Ok(Outcome::Transferred { bytes, resumed_at: 0 })
+    }
+
+    /// Has the remote itself copy within the connection; `None` where it cannot, or not as it is wanted.
+    async fn copy(
+        &self,
+        entry: &Entry,
+        target: &RemotePath,
+        if_exists: IfExists,
+        parents: bool,
+        counted: &Arc<AtomicU64>,
+    ) -> Result<Option<Entry>, Error> {
+        // A copy has the time of its source, and permissions that its server chooses.
+        if !self.is_same || !self.options.keep_modified || self.options.keep_mode.is_some() {
+            return Ok(None);
+        }
+        if parents && let Some(folder) = target.parent() {
+            self.target.make_parents(&folder).await?;
+        }
+        let Some(mut written) = self.source.copy_there(&entry.path, target, if_exists).await? else {
+            self.source.check_room_to_copy()?;
+            return Ok(None);
+        };
+        if let Some(time) = entry.modified
+            && written.modified != entry.modified
+        {
+            match self.target.set_modified(&written.path, time).await {
+                Ok(()) => written.modified = Some(time),
+                Err(error) => {
+                    tracing::debug!(path = %written.path, error = chain(&error), "a copy has a time of its own")
+                }
+            }
+        }
+        let bytes = written.size.or(entry.size).unwrap_or_default();
+        counted.fetch_add(bytes, Ordering::Relaxed);
+        self.counters.bytes_transferred.fetch_add(bytes, Ordering::Relaxed);
+        Ok(Some(written))
     }
 
     /// Writes the target; the entry, the offset that it was continued at, and the hash of what was read if wanted.
@@ -642,65 +678,6 @@ impl Passing {
         }
         Ok(())
     }
-}
-
-/// A hash in the making, of the kind that the target can tell, if it can tell any.
-enum Hash {
-    Sha256(Sha256),
-    Dropbox(ContentHasher),
-}
-
-impl Hash {
-    fn for_target(target: &Remote) -> Self {
-        if target.kind() == "dropbox" {
-            Self::of(ChecksumAlgorithm::Dropbox)
-        } else {
-            Self::of(ChecksumAlgorithm::Sha256)
-        }
-    }
-
-    fn of(algorithm: ChecksumAlgorithm) -> Self {
-        match algorithm {
-            ChecksumAlgorithm::Dropbox => Self::Dropbox(ContentHasher::new()),
-            _ => Self::Sha256(Sha256::new()),
-        }
-    }
-
-    fn algorithm(&self) -> ChecksumAlgorithm {
-        match self {
-            Self::Sha256(_) => ChecksumAlgorithm::Sha256,
-            Self::Dropbox(_) => ChecksumAlgorithm::Dropbox,
-        }
-    }
-
-    fn update(&mut self, chunk: &[u8]) {
-        match self {
-            Self::Sha256(hash) => hash.update(chunk),
-            Self::Dropbox(hash) => hash.update(chunk),
-        }
-    }
-
-    fn finish(self) -> String {
-        match self {
-            Self::Sha256(hash) => hexadecimal(&hash.finalize()),
-            Self::Dropbox(hash) => hash.finish(),
-        }
-    }
-}
-
-/// The hash of a file: as the remote tells it, or by reading it.
-async fn hash_of(remote: &Remote, path: &RemotePath, algorithm: ChecksumAlgorithm) -> Result<String, Error> {
-    if let Some(checksum) = remote.checksum(path).await?
-        && checksum.algorithm == algorithm
-    {
-        return Ok(checksum.value);
-    }
-    let mut hash = Hash::of(algorithm);
-    let mut chunks = remote.read(path, ByteRange::ALL).await?.into_stream();
-    while let Some(chunk) = chunks.try_next().await? {
-        hash.update(&chunk);
-    }
-    Ok(hash.finish())
 }
 
 fn is_older(time: Option<SystemTime>, than: Option<SystemTime>) -> bool {

@@ -3,25 +3,22 @@
 //! Every path is opened below the folder with `openat2` and `RESOLVE_BENEATH`: a symbolic link may lead elsewhere
 //! within the folder, but one that leads out, or that is absolute, is refused. Nothing is outside of the folder `/`, so
 //! that there, where no other border is set, every link is followed. What changes names works on one component relative
-//! to its opened parent, so no rename of somebody else can redirect it. Knows no tokio, except that a temporary file
-//! given up on an async worker is removed on the blocking pool.
+//! to its opened parent, so no rename of somebody else can redirect it. How a file is written is in `write`. Knows no
+//! tokio.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use crate::backend::{
-    ALTERNATIVE_NAMES_MAX, ByteRange, Entry, EntryKind, IfExists, PERMISSIONS, Permissions, ResumeKey, WriteOptions,
-    alternative_name,
-};
+use super::write::Temporary;
+use crate::backend::{ByteRange, Entry, EntryKind, IfExists, PERMISSIONS, Permissions, ResumeKey, WriteOptions};
 use crate::error::{Error, ErrorKind};
 use crate::path::{RemotePath, name_of, wire_name_of};
 use crate::temporary;
@@ -136,13 +133,7 @@ impl Folder {
             file.set_len(resume.offset).map_err(|error| write_failed(path, error))?;
             file.seek(SeekFrom::Start(resume.offset)).map_err(|error| write_failed(path, error))?;
         }
-        Ok(Temporary {
-            file,
-            leftover: Some(Leftover { folder: Arc::clone(&folder), name, is_kept: options.resume.is_some() }),
-            folder,
-            path: path.clone(),
-            options: options.clone(),
-        })
+        Ok(Temporary::new(file, folder, name, path, options))
     }
 
     /// How much of the content of this key is there.
@@ -401,136 +392,8 @@ impl Listing {
     }
 }
 
-/// A file on its way to its name. Dropped before it was committed or discarded, it is removed on a thread that may
-/// wait for the disk, a moment later.
-pub(super) struct Temporary {
-    file: File,
-    leftover: Option<Leftover>,
-    folder: Arc<OwnedFd>,
-    path: RemotePath,
-    options: WriteOptions,
-}
-
-impl Temporary {
-    pub(super) fn append(&mut self, chunks: &[Bytes]) -> Result<(), Error> {
-        for chunk in chunks {
-            self.file.write_all(chunk).map_err(|error| write_failed(&self.path, error))?;
-        }
-        Ok(())
-    }
-
-    /// Gives it up; it is removed when this returns, unless it is kept to be continued.
-    pub(super) fn discard(mut self) {
-        drop(self.leftover.take());
-    }
-
-    /// Puts the file under its name, on the disk itself and not only in the cache. Where that fails, it is discarded.
-    pub(super) fn commit(mut self) -> Result<Entry, Error> {
-        let committed = self.put_under_its_name();
-        self.discard();
-        committed
-    }
-
-    fn put_under_its_name(&mut self) -> Result<Entry, Error> {
-        if let Some(mode) = self.options.mode.and_then(Permissions::exact) {
-            rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))
-                .map_err(|error| failed("write", &self.path, error))?;
-        }
-        if let Some(time) = self.options.modified {
-            rustix::fs::futimens(&self.file, &timestamps(time)).map_err(|error| failed("write", &self.path, error))?;
-        }
-        self.file.sync_all().map_err(|error| write_failed(&self.path, error))?;
-        let path = match &self.leftover {
-            Some(leftover) => self.rename(leftover, self.options.if_exists)?,
-            None => self.path.clone(),
-        };
-        if let Some(mut leftover) = self.leftover.take() {
-            leftover.name.clear();
-        }
-        // The name is durable once the folder is on the disk. A folder that may be written to but not read cannot be
-        // opened for that; the file is complete there all the same.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        if let Ok(folder) = rustix::fs::openat(&self.folder, ".", flags, Mode::empty()) {
-            rustix::fs::fsync(folder).map_err(|error| failed("write", &path, error))?;
-        }
-        let stat = rustix::fs::fstat(&self.file).map_err(|error| failed("stat", &path, error))?;
-        Ok(entry(path, &stat))
-    }
-
-    fn rename(&self, leftover: &Leftover, if_exists: IfExists) -> Result<RemotePath, Error> {
-        let target = &self.path;
-        let failed = |error| failed("write", target, error);
-        match if_exists {
-            IfExists::Replace => {
-                rustix::fs::renameat(
-                    &self.folder,
-                    wire_name_of(&leftover.name),
-                    &self.folder,
-                    wire_name_of(target.name()),
-                )
-                .map_err(failed)?;
-                Ok(target.clone())
-            }
-            IfExists::Fail => match self.rename_to_free(leftover, target.name()) {
-                Err(Errno::EXIST) => Err(exists("write", target)),
-                other => other.map_err(failed).map(|()| target.clone()),
-            },
-            IfExists::Rename => {
-                let folder = target.parent().unwrap_or_else(RemotePath::root);
-                for number in 0..=ALTERNATIVE_NAMES_MAX {
-                    let path = match number {
-                        0 => target.clone(),
-                        _ => folder.join(&alternative_name(target.name(), number))?,
-                    };
-                    match self.rename_to_free(leftover, path.name()) {
-                        Err(Errno::EXIST) => {}
-                        other => return other.map_err(failed).map(|()| path),
-                    }
-                }
-                Err(Error::new(
-                    ErrorKind::AlreadyExists,
-                    format!("cannot write {target}: it and {ALTERNATIVE_NAMES_MAX} alternative names are taken"),
-                ))
-            }
-        }
-    }
-
-    fn rename_to_free(&self, leftover: &Leftover, name: &str) -> Result<(), Errno> {
-        rename_to_free_name(&self.folder, &leftover.name, &self.folder, name)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let Some(leftover) = self.leftover.take() else { return };
-        // Without a runtime, or when it refuses the task, the leftover is dropped and so removed right here.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn_blocking(move || drop(leftover));
-        }
-    }
-}
-
-/// The name of a temporary file, removed when this is dropped; empty when it has become the file itself.
-struct Leftover {
-    folder: Arc<OwnedFd>,
-    name: String,
-    /// Whether what there is of the content may be continued later.
-    is_kept: bool,
-}
-
-impl Drop for Leftover {
-    fn drop(&mut self) {
-        if self.name.is_empty() || self.is_kept {
-            return;
-        }
-        if let Err(error) = rustix::fs::unlinkat(&self.folder, wire_name_of(&self.name), AtFlags::empty()) {
-            tracing::warn!(name = self.name, %error, "a temporary file could not be removed");
-        }
-    }
-}
-
 /// Renames, `EXIST` when the new name is taken, in one step where the file system can.
-fn rename_to_free_name(from: &OwnedFd, source: &str, to: &OwnedFd, target: &str) -> Result<(), Errno> {
+pub(super) fn rename_to_free_name(from: &OwnedFd, source: &str, to: &OwnedFd, target: &str) -> Result<(), Errno> {
     let (old, new) = (wire_name_of(source), wire_name_of(target));
     match rustix::fs::renameat_with(from, &*old, to, &*new, RenameFlags::NOREPLACE) {
         // File systems without the flag, such as NFS: a hard link never replaces anything either.
@@ -547,7 +410,7 @@ fn kind_in(folder: &OwnedFd, name: &str) -> Result<FileType, Errno> {
     Ok(FileType::from_raw_mode(stat.st_mode))
 }
 
-fn entry(path: RemotePath, stat: &Stat) -> Entry {
+pub(super) fn entry(path: RemotePath, stat: &Stat) -> Entry {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => EntryKind::File,
         FileType::Directory => EntryKind::Directory,
@@ -573,7 +436,7 @@ fn entry(path: RemotePath, stat: &Stat) -> Entry {
 }
 
 /// Times for the kernel; the time of last access stays as it is.
-fn timestamps(modified: SystemTime) -> Timestamps {
+pub(super) fn timestamps(modified: SystemTime) -> Timestamps {
     let (seconds, nanoseconds) = match modified.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()),
         // Whole seconds are enough for what was changed before 1970.
@@ -585,7 +448,7 @@ fn timestamps(modified: SystemTime) -> Timestamps {
     }
 }
 
-fn exists(operation: &str, path: &RemotePath) -> Error {
+pub(super) fn exists(operation: &str, path: &RemotePath) -> Error {
     Error::new(ErrorKind::AlreadyExists, format!("cannot {operation} {path}: it exists already"))
 }
 
@@ -593,14 +456,14 @@ fn is_a_folder(operation: &str, path: &RemotePath) -> Error {
     Error::new(ErrorKind::Conflict, format!("cannot {operation} {path}: it is a folder"))
 }
 
-fn write_failed(path: &RemotePath, error: std::io::Error) -> Error {
+pub(super) fn write_failed(path: &RemotePath, error: std::io::Error) -> Error {
     match Errno::from_io_error(&error) {
         Some(errno) => failed("write", path, errno),
         None => Error::new(ErrorKind::Interrupted, format!("writing {path} broke off")).with_source(error),
     }
 }
 
-fn failed(operation: &str, path: &RemotePath, error: Errno) -> Error {
+pub(super) fn failed(operation: &str, path: &RemotePath, error: Errno) -> Error {
     let (kind, what) = match error {
         Errno::NOENT => (ErrorKind::NotFound, "nothing is there"),
         Errno::EXIST => (ErrorKind::AlreadyExists, "it exists already"),
@@ -678,30 +541,6 @@ mod tests {
         assert_eq!(folder.make_directory(&path("/out/new")).unwrap_err().kind(), ErrorKind::Denied);
         assert!(folder.create(&path("/out/new"), &WriteOptions::new(IfExists::Replace)).is_err());
         assert!(above.path().join("secret").exists());
-        assert_eq!(fs::read_dir(above.path()).unwrap().count(), 2);
-    }
-
-    #[test]
-    fn a_temporary_file_that_is_given_up_is_removed_without_a_runtime_too() {
-        let above = tempfile::tempdir().unwrap();
-        let folder = Folder::new(above.path(), Vec::new()).unwrap();
-        let mut temporary = folder.create(&path("/file"), &WriteOptions::new(IfExists::Fail)).unwrap();
-        temporary.append(&[Bytes::from_static(b"half")]).unwrap();
-        assert_eq!(fs::read_dir(above.path()).unwrap().count(), 1);
-        drop(temporary);
-        assert_eq!(fs::read_dir(above.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_name_that_was_taken_meanwhile_is_not_replaced() {
-        let above = tempfile::tempdir().unwrap();
-        let folder = Folder::new(above.path(), Vec::new()).unwrap();
-        let first = folder.create(&path("/file"), &WriteOptions::new(IfExists::Fail)).unwrap();
-        let second = folder.create(&path("/file"), &WriteOptions::new(IfExists::Rename)).unwrap();
-        fs::write(above.path().join("file"), "mine").unwrap();
-        assert_eq!(first.commit().unwrap_err().kind(), ErrorKind::AlreadyExists);
-        assert_eq!(second.commit().unwrap().path, path("/file (1)"));
-        assert_eq!(fs::read_to_string(above.path().join("file")).unwrap(), "mine");
         assert_eq!(fs::read_dir(above.path()).unwrap().count(), 2);
     }
 }

@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 use tokio_rustls::TlsAcceptor;
 use wharf_connectors::ftp::Passive;
 use wharf_connectors::{
-    ByteRange, Common, Config, Content, Egress, EntryKind, Error, ErrorKind, IfExists, Remote, RemotePath, Step, chain,
-    ftp, tls,
+    ByteRange, Common, Config, Content, Egress, EntryKind, Error, ErrorKind, IfExists, Remote, RemotePath, Step,
+    TransferOptions, chain, ftp, local, tls, transfer,
 };
 
 use crate::fake_ftp::{FakeFtp, Faults, Noop, SLOW};
@@ -300,6 +300,26 @@ async fn what_is_safe_to_repeat_is_tried_again() {
     // The first connection dies before the transfer, a second one has commands enough for it.
     read(&remote, "/file").await.unwrap();
     assert_eq!(server.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_transfer_that_breaks_off_is_tried_again_as_often_as_both_ends_allow() {
+    let folder = tempfile::tempdir().unwrap();
+    for (here, there, tries) in [(2, 2, 3), (0, 2, 1), (2, 0, 1)] {
+        let faults = Faults { sent_max: Some(10), after_download: Some("426 broken off"), ..Faults::default() };
+        let server = server_with_file(faults).await;
+        let common = |retries| Common { retries, ..common() };
+        let source = Remote::new("partner", common(there), config(server.port, Passive::Auto), &loopback()).unwrap();
+        let local = Config::Local(local::Config { folder: folder.path().to_owned() });
+        let target = Remote::new("here", common(here), local, &loopback()).unwrap();
+        let at = path("/file");
+        let mut moving = transfer(&source, &at, &target, &at, TransferOptions::default()).await.unwrap();
+        fails(moving.next().await.unwrap().outcome, ErrorKind::Interrupted, &["broke off"]);
+        let commands: Vec<_> = (1..=server.connections()).flat_map(|number| server.commands(number)).collect();
+        let asked = commands.iter().filter(|command| command.starts_with("RETR")).count();
+        assert_eq!(asked, tries, "{here} and {there}: {commands:?}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }
 
 #[tokio::test]

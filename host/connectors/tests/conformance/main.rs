@@ -84,6 +84,7 @@ promises! { contract of places [local ftp ftp_without_mlsd ftps_explicit ftps_im
     a_tree_is_deleted_whole
     a_checksum_is_that_of_the_content
     a_tree_is_moved_there_and_back
+    a_tree_is_copied_within_the_connection
     a_file_with_the_same_size_that_is_not_older_is_left_out_of_an_update
     a_write_that_broke_off_can_be_continued
 }}

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use wharf_connectors::{
-    Common, Config, ErrorKind, FileResult, IfExists, IfPresent, Outcome, Progress, Remote, RemotePath, Transfer,
-    TransferOptions, local, transfer,
+    Common, Config, Content, ErrorKind, FileResult, IfExists, IfPresent, Outcome, Progress, Remote, RemotePath,
+    Transfer, TransferOptions, local, transfer,
 };
 
 use crate::ftp_server::FtpServer;
-use crate::places::loopback;
+use crate::openssh::Openssh;
+use crate::places::{emulator, loopback};
 
 struct Ends {
     folder: tempfile::TempDir,
@@ -220,18 +221,48 @@ async fn a_change_within_the_minute_that_a_listing_tells_is_seen() {
 }
 
 #[tokio::test]
-async fn copying_within_a_connection_that_allows_one_operation_is_refused_at_once() {
+async fn copying_within_a_connection_that_allows_one_operation_is_refused_where_the_content_would_pass_here() {
     let server = FtpServer::start("vsftpd", &[]);
     fs::write(server.home().join("a"), "x").unwrap();
     let remote = ftp("partner", &server, 1);
+    let copying = transfer(&remote, &path("/a"), &remote, &path("/b"), TransferOptions::default()).await;
     let refused = [
-        transfer(&remote, &path("/a"), &remote, &path("/b"), TransferOptions::default()).await.err(),
+        copying.unwrap().next().await.unwrap().outcome.err(),
         remote.copy(&path("/a"), &path("/b"), IfExists::Fail).await.err(),
     ];
     for error in refused.map(Option::unwrap) {
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
         assert!(error.to_string().contains("raise operations-max"), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_within_a_connection_is_made_by_the_remote_where_it_can() {
+    let alone = |root: &Path| Common { root: path(root.to_str().unwrap()), operations_max: 1, ..Common::default() };
+    let (ends, ftp_server, openssh) =
+        (Ends::new(), FtpServer::start("proftpd", &["LoadModule mod_copy.c"]), Openssh::start(&[]));
+    let (emulator, dropbox) = emulator().await;
+    let folder = Config::Local(local::Config { folder: ends.folder.path().join("source") });
+    let top = Path::new("/");
+    let remotes = [
+        (folder, alone(top)),
+        (Config::Ftp(ftp_server.config()), alone(top)),
+        (Config::Sftp(openssh.config()), alone(&openssh.home())),
+        (Config::Dropbox(dropbox), alone(top)),
+    ];
+    for (config, common) in remotes {
+        // One operation at once: what passed through here would take two.
+        let remote = Remote::new("partner", common, config, &loopback()).unwrap();
+        let content = Content::from_bytes(vec![b'x'; 10 << 20]);
+        remote.write(&path("/large"), content, IfExists::Fail).await.unwrap();
+        let before = remote.stat(&path("/large")).await.unwrap();
+        let copying = transfer(&remote, &path("/large"), &remote, &path("/new/copy"), TransferOptions::default()).await;
+        let copied = copying.unwrap().next().await.unwrap().outcome.unwrap();
+        assert_eq!(copied, Outcome::Transferred { bytes: 10 << 20, resumed_at: 0 }, "{}", remote.kind());
+        let after = remote.stat(&path("/new/copy")).await.unwrap();
+        assert_eq!((after.size, after.modified), (before.size, before.modified), "{}", remote.kind());
+    }
+    drop(emulator);
 }
 
 #[tokio::test]

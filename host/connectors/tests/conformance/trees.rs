@@ -61,6 +61,39 @@ pub(crate) async fn missing_folders_are_made_when_asked(place: &Place) {
     assert!(!place.remote.exists(&path("/a/x/y")).await.unwrap());
 }
 
+pub(crate) async fn a_tree_is_copied_within_the_connection(place: &Place) {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_234_567_890);
+    put(&place.remote, "/from/deep/one", "one").await;
+    let options = WriteOptions { modified: Some(time), ..WriteOptions::new(IfExists::Fail) };
+    place.remote.write_with(&path("/from/two"), Content::from_bytes("two"), &options).await.unwrap();
+    let copy = async |if_present| {
+        let options = TransferOptions { if_present, verify: Verify::Content, ..TransferOptions::default() };
+        let mut copying = transfer(&place.remote, &path("/from"), &place.remote, &path("/to"), options).await.unwrap();
+        let mut outcomes = Vec::new();
+        while let Some(result) = copying.next().await {
+            outcomes.push(result.outcome.map_err(|error| error.kind()));
+        }
+        assert_eq!(copying.progress().bytes_found, 6);
+        outcomes
+    };
+    let done = Ok(Outcome::Transferred { bytes: 3, resumed_at: 0 });
+    assert_eq!(copy(IfPresent::Fail).await, [done.clone(), done.clone()]);
+    assert_eq!(copy(IfPresent::Fail).await, [Err(ErrorKind::AlreadyExists), Err(ErrorKind::AlreadyExists)]);
+    put(&place.remote, "/to/two", "another").await;
+    assert_eq!(copy(IfPresent::Replace).await, [done.clone(), done.clone()]);
+    assert_eq!(copy(IfPresent::Rename).await, [done.clone(), done]);
+    let names = ["/to/", "/to/deep/", "/to/deep/one", "/to/deep/one (1)", "/to/two", "/to/two (1)"];
+    let there: BTreeSet<_> = tree(&place.remote).await.into_iter().filter(|name| name.starts_with("/to")).collect();
+    assert_eq!(there, set(names));
+    assert_eq!(
+        (get(&place.remote, "/to/deep/one").await, get(&place.remote, "/to/two").await),
+        ("one".into(), "two".into())
+    );
+    if place.keeps_times {
+        assert_eq!(place.remote.stat(&path("/to/two")).await.unwrap().modified, Some(time));
+    }
+}
+
 pub(crate) async fn a_time_of_last_change_is_kept_where_it_can_be(place: &Place) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_234_567_890);
     let options = WriteOptions { modified: Some(time), ..WriteOptions::new(IfExists::Fail) };

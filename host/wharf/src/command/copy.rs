@@ -84,6 +84,10 @@ enum Present {
 
 impl Copy {
     pub(crate) async fn run(&self) -> Result<Outcome, CommandError> {
+        self.copy().await.map_err(|error| self.setting.hinted(&self.source, error))
+    }
+
+    async fn copy(&self) -> Result<Outcome, CommandError> {
         let source = self.setting.open_place(&self.source)?;
         let mut target = self.setting.open_place(&self.target)?;
         if self.source.is_on_same_connection(&self.target) {
