@@ -29,6 +29,7 @@ pub mod http;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,6 +51,9 @@ pub use transfer::{
 pub use walk::{Filter, WALK_FOLDER_ENTRIES_MAX, WALK_FOLDERS_MAX};
 
 use operation::Throttle;
+
+/// What a connect timeout may be. A shorter one fails on a slow day; TCP itself gives up after about two minutes.
+pub const CONNECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5 * 60);
 
 /// What every connection has, whatever its protocol.
 #[derive(Debug, Clone)]

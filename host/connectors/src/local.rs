@@ -198,7 +198,11 @@ impl Backend for Local {
                 Ok(None) => Ok(None),
                 Err(error) => Err(error),
             };
-            blocking(move || Ok(temporary.discard())).await?;
+            blocking(move || {
+                temporary.discard();
+                Ok(())
+            })
+            .await?;
             return given_up;
         }
         blocking(move || temporary.commit()).await.map(Some)

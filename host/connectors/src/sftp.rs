@@ -24,6 +24,7 @@ mod transfer;
 mod tree;
 mod wire;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -62,6 +63,10 @@ const REMOVE_TRIES: u32 = 3;
 
 /// The pause before each further try.
 const REMOVE_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the pause between two keep-alives may be. Shorter ones fill the line, longer ones come after firewalls have forgotten
+/// it.
+pub const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(60 * 60);
 
 /// Settings of an SFTP server.
 #[derive(Debug, Clone)]

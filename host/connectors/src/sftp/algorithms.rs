@@ -138,7 +138,8 @@ impl Algorithms {
     }
 }
 
-fn first<T>(slot: &mut Option<T>, value: T) {
+/// Fills what nobody has filled: of settings that are given twice, the first holds.
+pub(super) fn first<T>(slot: &mut Option<T>, value: T) {
     slot.get_or_insert(value);
 }
 

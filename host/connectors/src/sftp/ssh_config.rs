@@ -8,15 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::LogLevel;
+use super::algorithms::first;
 use super::host_key::matches;
-use super::{AddressFamily, Algorithms, Purpose};
+use super::{AddressFamily, Algorithms, KEEPALIVE, Purpose};
+use crate::CONNECT_TIMEOUT;
 use crate::error::{Error, ErrorKind};
-
-/// Of `ConnectTimeout`: what `connect-timeout` takes. Without a limit (0) an operation could wait for ever.
-const CONNECT_SECONDS: RangeInclusive<u64> = 1..=300;
-
-/// Of `ServerAliveInterval`: shorter ones fill the line, longer ones come after firewalls have forgotten it.
-const KEEPALIVE_SECONDS: RangeInclusive<u64> = 2..=3600;
 
 /// Options that make `ssh` run a program.
 const COMMANDS: [&str; 6] =
@@ -187,10 +183,10 @@ impl SshOptions {
                 first(&mut self.address_family, family);
             }
             "connecttimeout" => {
-                first(&mut self.connect_timeout, seconds(keyword, value, CONNECT_SECONDS)?);
+                first(&mut self.connect_timeout, seconds(keyword, value, &CONNECT_TIMEOUT)?);
             }
             "serveraliveinterval" if value == "0" => first(&mut self.keepalive, Duration::ZERO),
-            "serveraliveinterval" => first(&mut self.keepalive, seconds(keyword, value, KEEPALIVE_SECONDS)?),
+            "serveraliveinterval" => first(&mut self.keepalive, seconds(keyword, value, &KEEPALIVE)?),
             "loglevel" => first(&mut self.log_level, LogLevel::parse(value)?),
             // The host does so in any case: it asks nobody, and tries the keys that it was given.
             "batchmode" | "identitiesonly" => drop(flag(keyword, value)?),
@@ -245,10 +241,6 @@ struct Context<'a> {
     home: Option<&'a str>,
 }
 
-fn first<T>(slot: &mut Option<T>, value: T) {
-    slot.get_or_insert(value);
-}
-
 fn names(value: &str) -> Vec<String> {
     value.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
@@ -261,13 +253,14 @@ fn flag(keyword: &str, value: &str) -> Result<bool, Error> {
     }
 }
 
-fn seconds(keyword: &str, value: &str, limits: RangeInclusive<u64>) -> Result<Duration, Error> {
-    let seconds = number(keyword, value)?;
-    if !limits.contains(&seconds) {
-        let (least, most) = limits.into_inner();
+/// Whole seconds, as these options take them.
+fn seconds(keyword: &str, value: &str, limits: &RangeInclusive<Duration>) -> Result<Duration, Error> {
+    let time = Duration::from_secs(number(keyword, value)?);
+    if !limits.contains(&time) {
+        let (least, most) = (limits.start().as_secs_f64().ceil(), limits.end().as_secs());
         return Err(invalid(format!("{keyword} is from {least} to {most} seconds, not {value}")));
     }
-    Ok(Duration::from_secs(seconds))
+    Ok(time)
 }
 
 fn number<T: std::str::FromStr>(keyword: &str, value: &str) -> Result<T, Error> {

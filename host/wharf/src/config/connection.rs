@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 use url::{Host, Url};
-use wharf_connectors::{Common, Config, local};
+use wharf_connectors::{CONNECT_TIMEOUT, Common, Config, local};
 
 use super::document::Section;
 use super::files::ContentHash;
@@ -41,8 +41,6 @@ const KINDS: &[(&str, Kind)] = &[
 
 /// More connections to one server than any of them grants to one account.
 const OPERATIONS: RangeInclusive<usize> = 1..=256;
-/// A shorter one fails on a slow day; TCP itself gives up after about two minutes.
-const CONNECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5 * 60);
 /// A server may think for long about one command, such as the hash of a large file.
 const READ_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60 * 60);
 /// Servers close idle connections after minutes.

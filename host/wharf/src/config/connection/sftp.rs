@@ -3,7 +3,6 @@
 //! What is written here goes before `ssh-options`, and those before the file `ssh-config`.
 
 use std::path::Path;
-use std::time::Duration;
 
 use secrecy::SecretString;
 use toml::de::DeValue;
@@ -31,9 +30,6 @@ const ALGORITHMS: [(&str, sftp::Purpose); 4] = [
 /// The ways to log in, in the order in which they are tried unless it is said otherwise.
 const WAYS: [&str; 4] = ["private-key", "agent", "password", "keyboard-interactive"];
 
-/// Shorter ones fill the line, longer ones come after firewalls have forgotten it.
-const KEEPALIVE: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(60 * 60);
-
 pub(super) fn read(section: &mut Section<'_>, common: &mut Common) -> Option<sftp::Config> {
     let written_host = section.required("host", "the name or the address of the server", host);
     let written_user = section.read("user", values::text);
@@ -53,7 +49,7 @@ pub(super) fn read(section: &mut Section<'_>, common: &mut Common) -> Option<sft
     let algorithms = algorithms(section, ssh.algorithms.clone());
     let address_family = section.read("address-family", values::choice(FAMILIES)).or(ssh.address_family);
     let compression = section.read("compression", values::flag).or(ssh.compression);
-    let keepalive = section.read("keepalive", values::duration(KEEPALIVE)).or(ssh.keepalive);
+    let keepalive = section.read("keepalive", values::duration(sftp::KEEPALIVE)).or(ssh.keepalive);
     let log_level = section.read("log-level", values::choice(LOG_LEVELS)).or(ssh.log_level);
     let directory = section.read("directory", values::remote_path);
     let preserve = section.read("preserve", values::flag);
