@@ -262,10 +262,12 @@ async fn nothing_is_copied_into_or_moved_onto_itself_on_this_machine() {
     let place = Place::new();
     fs::create_dir_all(place.path("loop/in")).unwrap();
     fs::write(place.path("loop/file"), "content").unwrap();
-    for command in ["cp -r loop loop/in/", "cp -r --move --if-exists replace loop/ ./loop/"] {
+    for (command, why) in
+        [("cp -r loop loop/in/", "which is within it"), ("cp -r --move --if-exists replace loop/ ./loop/", "to itself")]
+    {
         let refused = place.wharf(command).await;
         assert_eq!(refused.code, Some(1), "{command}: {}", refused.errors);
-        assert!(refused.errors.contains("which is within it"), "{}", refused.errors);
+        assert!(refused.errors.contains(why), "{}", refused.errors);
     }
     let onto_itself = place.wharf("cp --move --if-exists replace loop/file ./loop/../loop/file").await;
     assert_eq!(onto_itself.code, Some(1), "{}", onto_itself.output);

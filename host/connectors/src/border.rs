@@ -14,7 +14,11 @@ use crate::path::RemotePath;
 
 /// How long what was found to be inside is believed to be there. Somebody else can exchange it for a link at any moment,
 /// also right after it was looked at.
-const INSIDE_FOR: Duration = Duration::from_secs(2);
+pub(crate) const INSIDE_FOR: Duration = Duration::from_secs(2);
+
+/// How long a folder that paths stay in is believed to be where it was: it may be a link itself, which its operator may
+/// lead elsewhere.
+const SURVEYED_FOR: Duration = Duration::from_secs(60);
 
 /// Paths that are remembered to be inside.
 const INSIDE_MAX: usize = 1000;
@@ -24,8 +28,8 @@ pub(crate) struct Borders {
     root: RemotePath,
     /// The root among them.
     folders: Arc<[RemotePath]>,
-    /// Where these folders truly are; asked for once.
-    real: HashMap<RemotePath, Bytes>,
+    /// Where these folders truly are, and since when that is known.
+    real: HashMap<RemotePath, (Bytes, Instant)>,
     inside: HashMap<RemotePath, Instant>,
 }
 
@@ -58,19 +62,40 @@ impl Borders {
         !self.around(path).is_root() && !is_known()
     }
 
-    /// Whether it is known where the folder around a path truly is.
-    pub(crate) fn is_surveyed(&self, path: &RemotePath) -> bool {
-        self.real.contains_key(self.around(path))
+    /// The next folder of which it has to be found out where it truly is, before that can be said of a path in it: the
+    /// outer ones first.
+    pub(crate) fn unsurveyed(&self, path: &RemotePath) -> Option<RemotePath> {
+        let is_known = |folder: &RemotePath| self.real.get(folder).is_some_and(|(_, at)| at.elapsed() < SURVEYED_FOR);
+        let around = self.around(path);
+        let unknown =
+            self.folders.iter().filter(|folder| around.is_within(folder) && !folder.is_root() && !is_known(folder));
+        unknown.min_by_key(|folder| folder.as_str().len()).cloned()
     }
 
     /// Where one of the folders truly is.
-    pub(crate) fn survey(&mut self, folder: RemotePath, real: Bytes) {
-        self.real.insert(folder, real);
+    ///
+    /// # Errors
+    /// `Denied` when that is outside of another one around it.
+    pub(crate) fn survey(&mut self, folder: &RemotePath, real: Bytes) -> Result<(), Error> {
+        if let Some(outer) = folder.parent().map(|parent| self.around(&parent).clone())
+            && folder.is_within(&outer)
+            && !outer.is_root()
+            && outer != *folder
+            && self.rest_in(&outer, &real).is_none()
+        {
+            return Err(self.leads_out_of(&outer, folder));
+        }
+        self.real.insert(folder.clone(), (real, Instant::now()));
+        Ok(())
     }
 
     /// What a true path has behind that of the folder around `path`; `None` when it is not in there.
     pub(crate) fn rest<'a>(&self, path: &RemotePath, real: &'a [u8]) -> Option<&'a [u8]> {
-        let folder = self.real.get(self.around(path)).map(Bytes::as_ref).unwrap_or_default();
+        self.rest_in(self.around(path), real)
+    }
+
+    fn rest_in<'a>(&self, folder: &RemotePath, real: &'a [u8]) -> Option<&'a [u8]> {
+        let folder = self.real.get(folder).map(|(real, _)| real.as_ref()).unwrap_or_default();
         let rest = real.strip_prefix(folder.strip_suffix(b"/").unwrap_or(folder))?;
         let has_parent_steps = real.split(|&byte| byte == b'/').any(|step| step == b"..");
         ((rest.is_empty() || rest.starts_with(b"/")) && !has_parent_steps).then_some(rest)
@@ -102,9 +127,13 @@ impl Borders {
     }
 
     pub(crate) fn leads_out(&self, path: &RemotePath) -> Error {
-        let folder = match self.around(path) {
-            folder if *folder == self.root => "the root of the connection".to_owned(),
-            folder => folder.to_string(),
+        self.leads_out_of(self.around(path), path)
+    }
+
+    fn leads_out_of(&self, folder: &RemotePath, path: &RemotePath) -> Error {
+        let folder = match folder == self.root() {
+            true => "the root of the connection".to_owned(),
+            false => folder.to_string(),
         };
         let message = format!("a symbolic link on the way to {path} leads out of {folder}");
         Error::new(ErrorKind::Denied, message)
@@ -123,15 +152,18 @@ mod tests {
     fn a_path_is_inside_of_the_innermost_folder_around_it_and_of_nothing_that_is_named_alike() {
         let mut borders = Borders::new(path("/team"));
         borders.stay_within(Arc::new([path("/team"), path("/team/in")]));
-        borders.survey(path("/team"), Bytes::from_static(b"/srv/team"));
-        borders.survey(path("/team/in"), Bytes::from_static(b"/srv/in"));
+        assert_eq!(borders.unsurveyed(&path("/team/in/a")), Some(path("/team")), "the outer one comes first");
+        borders.survey(&path("/team"), Bytes::from_static(b"/srv/team")).unwrap();
+        assert_eq!(borders.unsurveyed(&path("/team/a")), None);
+        assert_eq!(borders.unsurveyed(&path("/team/in/a")), Some(path("/team/in")));
+        borders.survey(&path("/team/in"), Bytes::from_static(b"/srv/elsewhere")).unwrap_err();
+        borders.survey(&path("/team/in"), Bytes::from_static(b"/srv/team/real")).unwrap();
         for (asked, real, is_inside) in [
             ("/team/a", "/srv/team/b", true),
             ("/team/a", "/srv/team", true),
             ("/team/a", "/srv/teammates/b", false),
             ("/team/a", "/srv/team/../secret", false),
-            ("/team/a", "/srv/in/a", false),
-            ("/team/in/a", "/srv/in/a", true),
+            ("/team/in/a", "/srv/team/real/a", true),
             ("/team/in/a", "/srv/team/a", false),
         ] {
             assert_eq!(borders.check(&path(asked), real.as_bytes()).is_ok(), is_inside, "{asked} leads to {real}");
@@ -147,7 +179,7 @@ mod tests {
         assert!(!borders.is_in_doubt(&path("/a")));
         borders.stay_within(Arc::new([RemotePath::root(), path("/in")]));
         assert!(borders.is_in_doubt(&path("/in/a")) && !borders.is_in_doubt(&path("/a")));
-        borders.survey(path("/in"), Bytes::from_static(b"/"));
+        borders.survey(&path("/in"), Bytes::from_static(b"/")).unwrap();
         assert!(borders.check(&path("/in/a"), b"/anything").is_ok(), "the folder is everything by another name");
     }
 }

@@ -422,6 +422,7 @@ impl Backend for Ftp {
             Some(entry) => delete(&mut session, &entry).await,
             None => Err(not_there("delete", path)),
         };
+        session.forget(path);
         self.pool.put(session);
         deleted
     }
@@ -435,6 +436,7 @@ impl Backend for Ftp {
             Some(_) => rename(&mut session, source, target, if_exists).await,
             None => Err(not_there("rename", source)),
         };
+        session.forget_both(source, target);
         self.pool.put(session);
         renamed
     }

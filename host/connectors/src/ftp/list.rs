@@ -38,13 +38,12 @@ pub(super) struct Listing {
     pool: Arc<Pool>,
     open: Option<(Session, Lines)>,
     folder: RemotePath,
-    lines: usize,
     left_out: usize,
 }
 
 impl Listing {
     pub(super) fn pages(pool: Arc<Pool>, session: Session, lines: Lines, folder: &RemotePath) -> Pages {
-        let listing = Self { pool, open: Some((session, lines)), folder: folder.clone(), lines: 0, left_out: 0 };
+        let listing = Self { pool, open: Some((session, lines)), folder: folder.clone(), left_out: 0 };
         stream::try_unfold(listing, Self::next_page).boxed()
     }
 
@@ -56,11 +55,6 @@ impl Listing {
                 self.end(session, lines).await?;
                 return Ok((!page.is_empty()).then_some((page, self)));
             };
-            self.lines += 1;
-            if self.lines > LISTING_LINES_MAX {
-                let message = format!("the listing of {} has more than {LISTING_LINES_MAX} lines", self.folder);
-                return Err(Error::new(ErrorKind::TooLarge, message));
-            }
             match lines.read(&line) {
                 Line::Entry(listed) if listed.name == "." || listed.name == ".." => {}
                 Line::Entry(listed) => match self.folder.join(&listed.name) {
@@ -80,8 +74,9 @@ impl Listing {
         if self.left_out > LEFT_OUT_TOLD_MAX {
             tracing::warn!(folder = %self.folder, entries = self.left_out, "left entries out of a listing");
         }
+        let is_short = lines.count < LISTING_LINES_NEVER_CUT;
         let transfer = lines.into_transfer();
-        let finished = match self.lines < LISTING_LINES_NEVER_CUT {
+        let finished = match is_short {
             true => session.finish(transfer).await?,
             false => session.finish_heard(transfer).await?,
         };
@@ -126,16 +121,26 @@ pub(super) struct Lines {
     form: Form,
     encoding: Encoding,
     now: SystemTime,
+    /// Lines so far.
+    count: usize,
 }
 
 impl Lines {
     pub(super) fn new(transfer: Transfer, form: Form, encoding: Encoding) -> Self {
         let reader = BufReader::with_capacity(CHUNK_BYTES, transfer);
-        Self { reader, form, encoding, now: SystemTime::now() }
+        Self { reader, form, encoding, now: SystemTime::now(), count: 0 }
     }
 
     /// The next line without its end; `None` after the last.
+    ///
+    /// # Errors
+    /// `TooLarge` for a line, or a listing, without end; `Timeout`; `Interrupted`.
     pub(super) async fn next(&mut self, limit: Duration) -> Result<Option<Vec<u8>>, Error> {
+        self.count += 1;
+        if self.count > LISTING_LINES_MAX {
+            let message = format!("an FTP listing has more than {LISTING_LINES_MAX} lines");
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
         let mut line = Vec::new();
         loop {
             let available = match timeout(limit, self.reader.fill_buf()).await {

@@ -25,29 +25,12 @@ pub(super) struct Listed {
     pub(super) mode: Option<u32>,
 }
 
-impl Listed {
-    /// What is told here of a name; `None` when the line is about another one.
-    ///
-    /// A link and where it leads are told apart by an arrow that either may hold as well: here every way to read it counts.
-    pub(super) fn tells_of(&self, name: &str) -> Option<Found> {
-        match (self.kind, &self.leads_to) {
-            (EntryKind::Symlink, Some(leads_to)) => {
-                let line = format!("{} -> {leads_to}", self.name);
-                let leads_to = line.strip_prefix(name)?.strip_prefix(" -> ")?;
-                Some(Found::Link(leads_to.to_owned()))
-            }
-            (EntryKind::Symlink, None) => (self.name == name).then(|| Found::Link(String::new())),
-            _ => (self.name == name).then_some(Found::NoLink),
-        }
-    }
-}
-
-/// What a name was found to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Found {
-    /// With where it leads; empty when that is not told.
-    Link(String),
-    NoLink,
+/// The names that a line may tell of: those of a link and of where it leads are told apart by an arrow that either may hold
+/// as well.
+pub(super) fn names_told(listed: &Listed) -> Vec<String> {
+    let Some(leads_to) = &listed.leads_to else { return vec![listed.name.clone()] };
+    let line = format!("{} -> {leads_to}", listed.name);
+    line.match_indices(" -> ").map(|(end, _)| line[..end].to_owned()).collect()
 }
 
 /// What a line is.
@@ -334,7 +317,7 @@ mod tests {
 
     fn machine(line: &str) -> Listed {
         match machine_line(line) {
-            Line::Entry(listed) => listed,
+            Line::Entry(listed) => Listed { mode: None, ..listed },
             other => panic!("{line:?} is {other:?}"),
         }
     }
@@ -344,15 +327,19 @@ mod tests {
     }
 
     #[test]
+    fn the_permissions_of_an_entry_are_among_its_facts() {
+        let mode = |line: &str| facts(line).unwrap().mode;
+        assert_eq!(mode(" modify=20261122000134;size=13;type=file;UNIX.mode=0777; /in/link"), Some(0o777));
+        assert_eq!(mode(" type=file;UNIX.mode=rw; a"), None);
+        assert_eq!(mode(" type=file; UNIX.mode=0644"), None);
+    }
+
+    #[test]
     fn a_line_tells_of_a_link_also_when_its_name_has_an_arrow() {
         let linked = human("lrwxrwxrwx   1 alice    0   13 Nov 22 00:01 a -> b -> ../secret");
-        let link = |to: &str| Some(Found::Link(to.to_owned()));
-        assert_eq!(linked.tells_of("a"), link("b -> ../secret"));
-        assert_eq!(linked.tells_of("a -> b"), link("../secret"));
-        assert_eq!(linked.tells_of("b"), None);
-        let plain = human("-rw-r--r--   1 alice    0   4 Nov 22 00:01 a -> b");
-        assert_eq!((plain.tells_of("a -> b"), plain.tells_of("a")), (Some(Found::NoLink), None));
-        assert_eq!(machine("type=OS.unix=slink:; a").tells_of("a"), link(""));
+        assert_eq!(names_told(&linked), ["a", "a -> b"]);
+        assert_eq!(names_told(&human("-rw-r--r--   1 alice    0   4 Nov 22 00:01 a -> b")), ["a -> b"]);
+        assert_eq!(names_told(&machine("type=OS.unix=slink:; a")), ["a"]);
     }
 
     #[test]

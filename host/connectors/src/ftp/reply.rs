@@ -35,6 +35,11 @@ impl Reply {
         (400..500).contains(&self.code)
     }
 
+    /// Whether it refuses a path, be it that nothing is there or that it is of the wrong kind.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self.code, 501 | 550 | 551 | 553)
+    }
+
     /// The reply without a secret, in case the server repeated what it was told.
     pub(super) fn without(self, secret: &str) -> Self {
         if secret.is_empty() {

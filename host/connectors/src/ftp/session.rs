@@ -29,6 +29,7 @@ use crate::error::{Error, ErrorKind, Step};
 use crate::idle;
 use crate::path::RemotePath;
 use commands::Abilities;
+use confine::Snapshot;
 
 /// An open data connection.
 pub(super) type Transfer = TransferStream<Secured>;
@@ -65,6 +66,8 @@ pub(super) struct Session {
     /// What the server can do, once it was asked.
     can: Option<Abilities>,
     borders: Borders,
+    /// What is known of the folder that was listed last, for the borders.
+    snapshot: Option<Snapshot>,
     /// It is in another folder than `/`.
     is_elsewhere: bool,
     may_fall_back: bool,
@@ -129,6 +132,7 @@ impl Session {
             handshakes,
             can: None,
             borders: Borders::new(root),
+            snapshot: None,
             is_elsewhere: false,
             may_fall_back,
             born: Instant::now(),

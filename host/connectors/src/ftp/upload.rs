@@ -126,6 +126,7 @@ impl Upload {
         let target = free_name(session, path, if_exists).await?;
         // From here on a failure is no matter of the content.
         give_name(session, temporary, &target, if_exists, is_leftover).await?;
+        session.note_file(&target);
         if written.size.is_none() {
             // Under its own name the server may tell more. The file is there whatever this answers.
             let seen = session.stat(&target).await.ok().flatten();

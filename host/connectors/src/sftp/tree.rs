@@ -94,11 +94,10 @@ impl Tree {
         if !self.borders.is_in_doubt(path) {
             return Ok(None);
         }
-        if !self.borders.is_surveyed(path) {
-            let border = self.borders.around(path).clone();
+        while let Some(border) = self.borders.unsurveyed(path) {
             let ticket = self.ask(kind::REALPATH, &border);
             match self.client.one_name(ticket).await {
-                Ok(real) => self.borders.survey(border, real),
+                Ok(real) => self.borders.survey(&border, real)?,
                 // Nothing is in it that could lead out.
                 Err(failure) if failure.is_not_found() && border != *self.root() => return Ok(None),
                 Err(failure) => return Err(self.client.error(&format!("find {border}"), failure)),

@@ -71,14 +71,18 @@ async fn a_link_is_followed_where_the_server_tells_what_it_leads_to() {
 /// A folder `/wharf/in` that shall not be left, with links of all kinds in it, and `/wharf/out` beside it.
 fn with_links(server: &FtpServer) {
     let folder = server.home().join("wharf");
-    for name in ["in/deep", "out"] {
+    for name in ["in/deep", "in/a", "out"] {
         std::fs::create_dir_all(folder.join(name)).unwrap();
     }
     for name in ["in", "out"] {
         std::fs::set_permissions(folder.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     }
     std::fs::write(folder.join("out/secret"), "secret").unwrap();
-    for name in ["file", "deep/file", "my file", "a [b]*", "-la", "x -> y"] {
+    let forged_lines = [
+        "A\nlrwxrwxrwx   1 0        0               4 Jan  2  2024 forged-link -> file",
+        "A\n-rw-r--r--   1 0        0               4 Jan  2  2024 forged-file",
+    ];
+    for name in ["file", "deep/file", "a/a b", "my file", "a [b]*", "-la", "x -> y"].into_iter().chain(forged_lines) {
         std::fs::write(folder.join("in").join(name), "inside").unwrap();
     }
     for (name, target) in [
@@ -90,6 +94,11 @@ fn with_links(server: &FtpServer) {
         ("[p]*", "../out/secret"),
         ("my link", "../out/secret"),
         ("new-out", "../out/new"),
+        ("a b", "../out/secret"),
+        ("nl\nx", "../out/secret"),
+        ("twice-told", "nl\nx"),
+        ("forged-link", "../out/secret"),
+        ("forged-file", "../out/secret"),
         ("circle", "circle"),
         ("folder-in", "deep"),
         ("file-in", "deep/file"),
@@ -120,6 +129,11 @@ async fn a_link_that_leads_out_of_a_folder_is_not_followed_by_those_who_are_conf
                 "my link",
                 "folder-out/secret",
                 "circle",
+                "a b",
+                "twice-told",
+                "forged-link",
+                "forged-file",
+                "file-in",
             ];
             for name in out {
                 let denied = |result: Result<(), Error>, what: &str| {
@@ -160,6 +174,12 @@ async fn a_link_that_leads_out_of_a_folder_is_not_followed_by_those_who_are_conf
             fails(confined.read(&at("missing"), ByteRange::ALL).await, ErrorKind::NotFound, &["missing"]);
             confined.append(&at("log"), Content::from_bytes("new")).await.unwrap();
             assert_eq!(get(confined, at("log").as_str()).await, "new");
+            // What was found to be a file is looked at again when something took its place.
+            confined.append(&at("replaced"), Content::from_bytes("x")).await.unwrap();
+            assert_eq!(get(confined, at("replaced").as_str()).await, "x");
+            confined.rename(&at("my link"), &at("replaced"), IfExists::Replace).await.unwrap();
+            confined.read(&at("replaced"), ByteRange::ALL).await.map(drop).unwrap_err();
+            confined.rename(&at("replaced"), &at("my link"), IfExists::Fail).await.unwrap();
             // The link itself may go, and what it leads to stays.
             confined.delete(&at("log")).await.unwrap();
             confined.delete(&at("absolute-out")).await.unwrap();
@@ -199,10 +219,10 @@ async fn a_partial_file_that_was_exchanged_for_a_link_is_not_continued() {
     let partial = partial.unwrap().path();
     std::fs::remove_file(&partial).unwrap();
     std::os::unix::fs::symlink("../out/secret", &partial).unwrap();
-    fails(confined.partial(&target, &key).await, ErrorKind::Denied, &["leads out"]);
+    fails(confined.partial(&target, &key).await, ErrorKind::Denied, &["is a symbolic link"]);
     for offset in [0, 6] {
         let written = confined.write_with(&target, Content::from_bytes("x"), &resumed(offset)).await;
-        fails(written, ErrorKind::Denied, &["leads out"]);
+        fails(written, ErrorKind::Denied, &["is a symbolic link"]);
     }
     assert_eq!(std::fs::read_to_string(server.home().join("wharf/out/secret")).unwrap(), "secret");
 }

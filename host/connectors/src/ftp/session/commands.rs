@@ -4,6 +4,7 @@
 
 use std::time::SystemTime;
 
+use super::confine::Nature;
 use super::{Answer, Answered, Open, Session};
 use crate::backend::{Checksum, Entry, EntryKind, Facts};
 use crate::error::{Error, ErrorKind};
@@ -17,7 +18,7 @@ use crate::path::RemotePath;
 const FACT_CHARS_MAX: usize = 500;
 
 /// The permissions of a symbolic link on Linux.
-const LINK_MODE: u32 = 0o777;
+pub(super) const LINK_MODE: u32 = 0o777;
 
 /// What the server told in reply to `FEAT` (RFC 2389) and `SYST`.
 #[derive(Default)]
@@ -26,8 +27,8 @@ pub(super) struct Abilities {
     features: Vec<String>,
     /// `MLST` and `MLSD` (RFC 3659, section 7).
     pub(super) machine_listings: bool,
-    /// `LIST` takes the options of `ls`.
-    unix_options: bool,
+    /// `LIST` takes the options of `ls`; asked for with the first such listing.
+    unix_options: Option<bool>,
     /// What the server says it is, where it was asked.
     system: Option<String>,
 }
@@ -62,12 +63,20 @@ impl Session {
             let option = if self.dialer.config.encoding.is_utf8() { "OPTS UTF8 ON" } else { "OPTS UTF8 OFF" };
             self.command_within(limit, option).await?;
         }
-        if !can.machine_listings {
-            let system = self.command_within(limit, "SYST").await?;
-            can.unix_options = system.text().to_ascii_uppercase().contains("UNIX");
-            can.system = system.is_positive().then(|| system.argument().unwrap_or_default().to_owned());
-        }
         Ok(can)
+    }
+
+    /// Whether `LIST` takes the options of `ls`, by what the server says it is.
+    async fn takes_unix_options(&mut self) -> Result<bool, Error> {
+        if let Some(known) = self.abilities().await?.unix_options {
+            return Ok(known);
+        }
+        let system = self.command("SYST").await?;
+        let can = self.abilities().await?;
+        can.system = system.is_positive().then(|| system.argument().unwrap_or_default().to_owned());
+        let is_unix = system.text().to_ascii_uppercase().contains("UNIX");
+        can.unix_options = Some(is_unix);
+        Ok(is_unix)
     }
 
     /// Sees to it that the server knows how names are written, before one is that it could misread.
@@ -94,19 +103,21 @@ impl Session {
                     return Ok(Some(if is_link { link() } else { told }));
                 }
                 500 | 502 | 504 => self.abilities().await?.machine_listings = false,
-                501 | 550 | 551 | 553 if !reply.speaks_of_permission() => return Ok(None),
+                _ if reply.is_missing() && !reply.speaks_of_permission() => return Ok(None),
                 _ => return Err(self.refused(&format!("look at {path}"), &reply)),
             }
         }
-        if self.leads_out(path).await? {
-            let path = path.clone();
-            let kind = EntryKind::Symlink;
-            return Ok(Some(Entry { path, kind, size: None, modified: None, mode: None, revision: None }));
+        match self.nature_in_doubt(path).await? {
+            Some(Nature::Missing) => Ok(None),
+            Some(Nature::Link | Nature::Unclear) => {
+                let (path, kind) = (path.clone(), EntryKind::Symlink);
+                Ok(Some(Entry { path, kind, size: None, modified: None, mode: None, revision: None }))
+            }
+            None | Some(Nature::Plain | Nature::Folder) => self.stat_by_commands(path).await,
         }
-        self.stat_by_commands(path).await
     }
 
-    fn facts(&self, reply: &Reply) -> Option<Listed> {
+    pub(super) fn facts(&self, reply: &Reply) -> Option<Listed> {
         let lines = reply.lines(self.dialer.config.encoding);
         lines.iter().find_map(|line| listing::facts(line))
     }
@@ -209,10 +220,10 @@ impl Session {
     /// Opens the listing of the folder that was entered, as it is made for people: it tells where links lead.
     pub(super) async fn open_human_listing_here(&mut self) -> Answer<Lines> {
         let encoding = self.encoding();
-        if self.abilities().await?.unix_options {
+        if self.takes_unix_options().await? {
             match self.open(Open::Lines { command: "LIST -a ." }).await? {
                 Ok(transfer) => return Ok(Ok(Lines::new(transfer, Form::Human, encoding))),
-                Err(_) => self.abilities().await?.unix_options = false,
+                Err(_) => self.abilities().await?.unix_options = Some(false),
             }
         }
         let opened = self.open(Open::Lines { command: "LIST" }).await?;
@@ -296,6 +307,9 @@ impl Session {
 
     /// What is worth knowing of the server.
     pub(in crate::ftp) async fn about(&mut self) -> Result<Facts, Error> {
+        if !self.abilities().await?.machine_listings {
+            self.takes_unix_options().await?;
+        }
         let can = self.abilities().await?;
         let system = can.system.clone();
         let features: Vec<_> = can.features.iter().filter_map(|feature| feature.split(' ').next()).collect();
