@@ -130,13 +130,22 @@ impl Borders {
         self.leads_out_of(self.around(path), path)
     }
 
+    /// For a link of which nobody says where it leads.
+    pub(crate) fn may_lead_out(&self, path: &RemotePath) -> Error {
+        let folder = self.named(self.around(path));
+        let message =
+            format!("{path} is a symbolic link to a file, which is not followed: it could lead out of {folder}");
+        Error::new(ErrorKind::Denied, message)
+    }
+
     fn leads_out_of(&self, folder: &RemotePath, path: &RemotePath) -> Error {
-        let folder = match folder == self.root() {
-            true => "the root of the connection".to_owned(),
-            false => folder.to_string(),
-        };
+        let folder = self.named(folder);
         let message = format!("a symbolic link on the way to {path} leads out of {folder}");
         Error::new(ErrorKind::Denied, message)
+    }
+
+    fn named(&self, folder: &RemotePath) -> String {
+        if folder == self.root() { "the root of the connection".to_owned() } else { folder.to_string() }
     }
 }
 

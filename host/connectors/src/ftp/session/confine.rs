@@ -74,7 +74,7 @@ impl Session {
             }
             Nature::Folder => self.and_back(path, false).await,
             // Asked first, for Pure-FTPd answers to CWD later and later where there is no folder.
-            Nature::Link if self.size(path).await?.is_some() => Err(self.link_to_file(path)),
+            Nature::Link if self.size(path).await?.is_some() => Err(self.borders.may_lead_out(path)),
             Nature::Link => self.and_back(path, true).await,
             Nature::Unclear => {
                 let message = format!("cannot use {path}: its FTP server does not tell whether it is a symbolic link");
@@ -153,18 +153,9 @@ impl Session {
         }
         match self.enter(folder).await? {
             Ok(real) => self.borders.check(folder, real.as_bytes()),
-            Err(_) if is_link => Err(self.link_to_file(folder)),
+            Err(_) if is_link => Err(self.borders.may_lead_out(folder)),
             Err(reply) => Err(self.not_entered(folder, &reply)),
         }
-    }
-
-    fn link_to_file(&self, path: &RemotePath) -> Error {
-        let folder = self.borders.around(path);
-        let message = format!(
-            "{path} is a symbolic link, and no folder: over FTP such a link is not followed where it could lead out of \
-             {folder}"
-        );
-        Error::new(ErrorKind::Denied, message)
     }
 
     fn not_entered(&self, folder: &RemotePath, reply: &Reply) -> Error {
