@@ -422,7 +422,10 @@ impl Backend for Ftp {
             Some(entry) => delete(&mut session, &entry).await,
             None => Err(not_there("delete", path)),
         };
-        session.forget(path);
+        // What is still there may be a link as before.
+        if deleted.is_ok() {
+            session.forget(path);
+        }
         self.pool.put(session);
         deleted
     }

@@ -200,6 +200,19 @@ async fn a_link_that_leads_out_of_a_folder_is_not_followed_by_those_who_are_conf
 }
 
 #[tokio::test]
+async fn a_link_that_could_not_be_deleted_is_still_one() {
+    let (server, remote) = partner("vsftpd", &[]).await;
+    with_links(&server);
+    let folder = server.home().join("wharf/in");
+    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o555)).unwrap();
+    let confined = remote.within(&[path("/wharf/in")]);
+    let link = path("/wharf/in/new-out");
+    confined.delete(&link).await.unwrap_err();
+    fails(confined.append(&link, Content::from_bytes("x")).await, ErrorKind::Denied, &["is a symbolic link"]);
+    assert!(!server.home().join("wharf/out/new").exists());
+}
+
+#[tokio::test]
 async fn a_partial_file_that_was_exchanged_for_a_link_is_not_continued() {
     let (server, remote) = partner("pure-ftpd", &[]).await;
     with_links(&server);
