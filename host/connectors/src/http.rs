@@ -229,6 +229,10 @@ impl<'o> Record<'o> {
     /// Ends it with a status, or the kind of an error.
     fn end(mut self, outcome: &str) {
         self.is_over = true;
+        self.tell(outcome, None, "connection operation");
+    }
+
+    fn tell(&self, outcome: &str, effect: Option<&str>, what: &str) {
         self.origin.meter("send").ended(self.started.elapsed(), outcome);
         tracing::info!(
             connection = self.origin.connection,
@@ -236,27 +240,18 @@ impl<'o> Record<'o> {
             method = %self.method,
             path = self.path,
             duration_ms = self.started.elapsed().as_millis() as u64,
-            outcome,
-            "connection operation"
+            outcome = effect.is_none().then_some(outcome),
+            effect,
+            "{what}"
         );
     }
 }
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        if self.is_over {
-            return;
+        if !self.is_over {
+            self.tell(CUT_OFF, Some(self.effect().when_cut_off()), "connection operation was cut off");
         }
-        self.origin.meter("send").ended(self.started.elapsed(), CUT_OFF);
-        tracing::info!(
-            connection = self.origin.connection,
-            operation = "send",
-            method = %self.method,
-            path = self.path,
-            duration_ms = self.started.elapsed().as_millis() as u64,
-            effect = self.effect().when_cut_off(),
-            "connection operation was cut off"
-        );
     }
 }
 

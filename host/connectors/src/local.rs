@@ -177,35 +177,16 @@ impl Backend for Local {
             let temporary = folder.create(&to, &WriteOptions { modified, ..WriteOptions::new(if_exists) })?;
             Ok((file, size, temporary))
         };
-        let (mut file, size, mut temporary) = self.blocking(begin).await?;
-        let mut left = size;
-        while left > 0 {
-            let copied;
-            (file, temporary, copied) = blocking(move || {
-                let most = usize::try_from(left).unwrap_or(usize::MAX).min(COPY_BYTES);
-                let copied = temporary.append_of(&file, most);
-                Ok((file, temporary, copied))
-            })
-            .await?;
-            let given_up = match copied {
-                Ok(Some(0)) => {
-                    Err(Error::new(ErrorKind::Conflict, format!("{source} became shorter while it was copied")))
-                }
-                Ok(Some(bytes)) => {
-                    left -= bytes as u64;
-                    continue;
-                }
-                Ok(None) => Ok(None),
-                Err(error) => Err(error),
-            };
-            blocking(move || {
+        let (file, size, temporary) = self.blocking(begin).await?;
+        let (temporary, copied) = fill_from(temporary, file, size, source).await?;
+        blocking(move || match copied {
+            Ok(true) => temporary.commit().map(Some),
+            unfinished => {
                 temporary.discard();
-                Ok(())
-            })
-            .await?;
-            return given_up;
-        }
-        blocking(move || temporary.commit()).await.map(Some)
+                unfinished.map(|_| None)
+            }
+        })
+        .await
     }
 
     async fn delete_tree(&self, path: &RemotePath) -> Result<bool, Error> {
@@ -281,6 +262,34 @@ async fn fill<T: Send + 'static>(
     }
     let (target, appended) = written;
     Ok((target, appended.and(is_more.map(drop))))
+}
+
+/// Fills a file with all of another, in parts on the blocking pool; gives it back with whether the kernel can do that.
+async fn fill_from(
+    mut target: Temporary,
+    mut source: File,
+    mut left: u64,
+    named: &RemotePath,
+) -> Result<(Temporary, Result<bool, Error>), Error> {
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(COPY_BYTES);
+        let appended;
+        (target, source, appended) = blocking(move || {
+            let appended = target.append_of(&source, most);
+            Ok((target, source, appended))
+        })
+        .await?;
+        match appended {
+            Ok(Some(0)) => {
+                let message = format!("{named} became shorter while it was copied");
+                return Ok((target, Err(Error::new(ErrorKind::Conflict, message))));
+            }
+            Ok(Some(bytes)) => left -= bytes as u64,
+            Ok(None) => return Ok((target, Ok(false))),
+            Err(error) => return Ok((target, Err(error))),
+        }
+    }
+    Ok((target, Ok(true)))
 }
 
 /// Some chunks, and whether there may be more, or why there are no more.

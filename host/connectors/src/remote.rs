@@ -159,10 +159,8 @@ impl Remote {
         options: &WriteOptions,
     ) -> Result<Entry, Error> {
         self.not_the_root("write", path)?;
-        if options.parents
-            && let Some(folder) = path.parent()
-        {
-            self.make_parents(&folder).await?;
+        if options.parents {
+            self.make_parents_of(path).await?;
         }
         let _alone = options.resume.as_ref().map(|resume| self.resume(path, resume)).transpose()?;
         let (backend, outside) = (self.backend("write")?, self.outside(path));
@@ -315,12 +313,14 @@ impl Remote {
         self.repeatably("checksum", path, Effect::None, || backend.checksum(&outside)).await
     }
 
-    /// Makes the folder that something is about to be put into, unless the remote does that by itself.
-    pub(crate) async fn make_parents(&self, folder: &RemotePath) -> Result<(), Error> {
-        if folder.is_root() || self.backend("make-directory")?.makes_parents() {
-            return Ok(());
+    /// Makes the folder that a path is about to be put into, unless the remote does that by itself.
+    pub(crate) async fn make_parents_of(&self, path: &RemotePath) -> Result<(), Error> {
+        match path.parent() {
+            Some(folder) if !folder.is_root() && !self.backend("make-directory")?.makes_parents() => {
+                self.make_directories(&folder).await
+            }
+            _ => Ok(()),
         }
-        self.make_directories(folder).await
     }
 
     pub(crate) fn backend(&self, operation: &str) -> Result<&dyn Backend, Error> {

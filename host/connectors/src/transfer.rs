@@ -501,8 +501,8 @@ impl Work {
         if_exists: IfExists,
         parents: bool,
     ) -> Result<Outcome, Error> {
-        if parents && let Some(folder) = target.parent() {
-            self.target.make_parents(&folder).await?;
+        if parents {
+            self.target.make_parents_of(target).await?;
         }
         self.source.rename(&entry.path, target, if_exists).await?;
         let bytes = entry.size.unwrap_or_default();
@@ -523,8 +523,8 @@ impl Work {
         if !self.is_same || !self.options.keep_modified || self.options.keep_mode.is_some() {
             return Ok(None);
         }
-        if parents && let Some(folder) = target.parent() {
-            self.target.make_parents(&folder).await?;
+        if parents {
+            self.target.make_parents_of(target).await?;
         }
         let Some(mut written) = self.source.copy_there(&entry.path, target, if_exists).await? else {
             self.source.check_room_to_copy()?;

@@ -21,9 +21,8 @@ pub(crate) struct Granted {
 /// # Errors
 /// `NotFound` when no connection has this name, `Denied` when the service has no grant on it.
 pub(crate) fn open(settings: &LiveSettings, service: &str, connection: &str) -> Result<Granted, Error> {
-    let grants: Vec<Grant> =
-        settings.service(service).grants.iter().filter(|grant| grant.connection == connection).cloned().collect();
     let (all, defaults) = (&settings.service(service).grants, &settings.service_defaults.grants);
+    let grants: Vec<Grant> = all.iter().filter(|grant| grant.connection == connection).cloned().collect();
     let is_by_default = !defaults.is_empty() && all == defaults;
     match settings.connections.get(connection) {
         Some(remote) if !grants.is_empty() => {

@@ -168,7 +168,6 @@ async fn open(
         Some(_) => session.confine(temporary).await?,
     }
     let offset = resume.map_or(0, |resume| resume.offset);
-    session.confine_parent(temporary).await?;
     let open = continued(session, path, temporary, offset).await?;
     session.open(open).await
 }

@@ -99,8 +99,10 @@ impl Session {
                     };
                     let is_link = self.is_link_in_disguise(path, &told).await?;
                     let told = told.at(path.clone());
-                    let link = || Entry { kind: EntryKind::Symlink, size: None, ..told.clone() };
-                    return Ok(Some(if is_link { link() } else { told }));
+                    return Ok(Some(match is_link {
+                        true => Entry { kind: EntryKind::Symlink, size: None, ..told },
+                        false => told,
+                    }));
                 }
                 500 | 502 | 504 => self.abilities().await?.machine_listings = false,
                 _ if reply.is_missing() && !reply.speaks_of_permission() => return Ok(None),
@@ -109,10 +111,7 @@ impl Session {
         }
         match self.nature_in_doubt(path).await? {
             Some(Nature::Missing) => Ok(None),
-            Some(Nature::Link | Nature::Unclear) => {
-                let (path, kind) = (path.clone(), EntryKind::Symlink);
-                Ok(Some(Entry { path, kind, size: None, modified: None, mode: None, revision: None }))
-            }
+            Some(Nature::Link | Nature::Unclear) => Ok(Some(bare(path, EntryKind::Symlink))),
             None | Some(Nature::Plain | Nature::Folder) => self.stat_by_commands(path).await,
         }
     }
@@ -146,17 +145,16 @@ impl Session {
         }
         let size = self.size(path).await?;
         let modified = self.modified(path).await?;
-        Ok(Entry { path: path.clone(), kind: EntryKind::File, size, modified, mode: None, revision: None })
+        Ok(Entry { size, modified, ..bare(path, EntryKind::File) })
     }
 
     /// For servers without `MLST`. A link looks like what it leads to, so that must be inside.
     pub(in crate::ftp) async fn stat_by_commands(&mut self, path: &RemotePath) -> Result<Option<Entry>, Error> {
-        let entry = |kind| Entry { path: path.clone(), kind, size: None, modified: None, mode: None, revision: None };
         if self.command(&format!("CWD {path}")).await?.is_positive() {
-            return Ok(Some(entry(EntryKind::Directory)));
+            return Ok(Some(bare(path, EntryKind::Directory)));
         }
         let mut found = match self.size(path).await? {
-            Some(size) => Entry { size: Some(size), ..entry(EntryKind::File) },
+            Some(size) => Entry { size: Some(size), ..bare(path, EntryKind::File) },
             None => match self.find_in_parent(path).await? {
                 Some(found) => found,
                 None => return Ok(None),
@@ -328,4 +326,9 @@ impl Session {
         facts.push(("features", features.chars().take(FACT_CHARS_MAX).collect()));
         Ok(facts)
     }
+}
+
+/// An entry of which only its kind is known.
+fn bare(path: &RemotePath, kind: EntryKind) -> Entry {
+    Entry { path: path.clone(), kind, size: None, modified: None, mode: None, revision: None }
 }

@@ -121,8 +121,8 @@ impl Session {
 
     /// What was at one path is at another now.
     pub(in crate::ftp) fn forget_both(&mut self, source: &RemotePath, target: &RemotePath) {
-        self.forget(source);
-        self.forget(target);
+        self.borders.forget(source);
+        self.borders.forget(target);
         self.snapshot = None;
     }
 
