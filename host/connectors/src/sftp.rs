@@ -382,15 +382,16 @@ impl Backend for Sftp {
 /// What a job tells once it is open, and what it sends from then on.
 type Begun<T, I> = (T, stream::BoxStream<'static, Result<I, Error>>);
 
-/// Begins a job that sends items for as long as somebody takes them.
+/// Begins a job that sends items for as long as somebody takes them. How it ended is told last, when its session is no
+/// longer in use: whoever hears that it broke gets none that broke with it.
 async fn begin<T: Send + 'static, I: Send + 'static>(
     pool: &Arc<Pool>,
     waiting_max: usize,
     job: impl for<'session> FnOnce(
         &'session mut Session,
-        oneshot::Sender<Result<T, Error>>,
-        mpsc::Sender<Result<I, Error>>,
-    ) -> BoxFuture<'session, ()>
+        oneshot::Sender<T>,
+        mpsc::Sender<I>,
+    ) -> BoxFuture<'session, Result<(), Error>>
     + Send
     + 'static,
 ) -> Result<Begun<T, I>, Error> {
@@ -398,11 +399,17 @@ async fn begin<T: Send + 'static, I: Send + 'static>(
     let (sender, items) = mpsc::channel(waiting_max);
     let job = pool.start(move |session| job(session, opened, sender)).await?;
     let Ok(told) = answer.await else {
-        ended(job.await.map(Ok))?;
+        ended(job.await)?;
         return Err(Error::new(ErrorKind::Internal, "work on an SFTP session ended before it began"));
     };
-    let items = stream::unfold(items, |mut items| async move { items.recv().await.map(|item| (item, items)) });
-    Ok((told?, items.boxed()))
+    let items = stream::unfold((items, Some(job)), |(mut items, job)| async move {
+        if let Some(item) = items.recv().await {
+            return Some((Ok(item), (items, job)));
+        }
+        let error = ended(job?.await).err()?;
+        Some((Err(error), (items, None)))
+    });
+    Ok((told, items.boxed()))
 }
 
 /// Hands content over to the job that writes it; ends early when that takes no more.

@@ -194,8 +194,11 @@ impl Client {
         }
     }
 
-    /// Waits for all replies that were given up.
+    /// Waits for all replies that were given up; where the conversation is over, none will come.
     pub(super) async fn settle(&mut self) -> Result<(), Failure> {
+        if self.is_over {
+            return Ok(());
+        }
         self.flush().await?;
         while self.slots.values().any(|slot| matches!(slot, Slot::Abandoned)) {
             self.next_reply().await?;

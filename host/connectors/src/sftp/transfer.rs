@@ -57,13 +57,10 @@ impl Tree {
         &mut self,
         path: &RemotePath,
         range: ByteRange,
-        opened: oneshot::Sender<Result<Option<u64>, Error>>,
-        chunks: &mpsc::Sender<Result<Bytes, Error>>,
-    ) {
-        let handle = match self.open_file(path).await {
-            Ok(handle) => handle,
-            Err(error) => return drop(opened.send(Err(error))),
-        };
+        opened: oneshot::Sender<Option<u64>>,
+        chunks: &mpsc::Sender<Bytes>,
+    ) -> Result<(), Error> {
+        let handle = self.open_file(path).await?;
         let mut download = Download { asked: VecDeque::new(), next: range.offset, end: None };
         let attributes = self.client.request(kind::FSTAT, |request| request.string(&handle));
         // On the way with the question: small files are read at once.
@@ -72,23 +69,23 @@ impl Tree {
             download.ask(&mut self.client, &handle, first);
         }
         let told = self.client.attributes(attributes).await;
-        match told.map_err(|failure| self.client.error(&format!("read {path}"), failure)) {
-            Ok(attributes) if attributes.is_directory() => drop(opened.send(Err(is_a_folder("read", path)))),
+        let result = match told.map_err(|failure| self.client.error(&format!("read {path}"), failure)) {
+            Ok(attributes) if attributes.is_directory() => Err(is_a_folder("read", path)),
             Ok(attributes) => {
                 let wanted =
                     attributes.size.map(|size| size.saturating_sub(range.offset).min(range.length.unwrap_or(u64::MAX)));
                 download.end = wanted.or(range.length).map(|wanted| range.offset.saturating_add(wanted));
-                if opened.send(Ok(wanted)).is_ok()
-                    && let Err(error) = download.run(&mut self.client, &handle, path, wanted.is_some(), chunks).await
-                {
-                    // Whoever gave up waiting does not want to hear of it.
-                    let _heard = chunks.send(Err(error)).await;
+                match opened.send(wanted) {
+                    Ok(()) => download.run(&mut self.client, &handle, path, wanted.is_some(), chunks).await,
+                    // Nobody waits for it any more.
+                    Err(_) => Ok(()),
                 }
             }
-            Err(error) => drop(opened.send(Err(error))),
-        }
+            Err(error) => Err(error),
+        };
         download.abandon(&mut self.client);
         self.close(&handle).await;
+        result
     }
 
     async fn open_file(&mut self, path: &RemotePath) -> Result<Bytes, Error> {
@@ -587,7 +584,7 @@ impl Download {
         handle: &Bytes,
         path: &RemotePath,
         is_exact: bool,
-        chunks: &mpsc::Sender<Result<Bytes, Error>>,
+        chunks: &mpsc::Sender<Bytes>,
     ) -> Result<(), Error> {
         loop {
             self.ask_ahead(client, handle);
@@ -613,7 +610,7 @@ impl Download {
                 self.asked.push_front(Self::request(client, handle, offset + got, length - got));
                 client.can.read_bytes = client.can.read_bytes.min(got.max(1024) as u32);
             }
-            if wanted > 0 && chunks.send(Ok(data.slice(..got.min(wanted) as usize))).await.is_err() {
+            if wanted > 0 && chunks.send(data.slice(..got.min(wanted) as usize)).await.is_err() {
                 return Ok(());
             }
         }

@@ -212,20 +212,17 @@ impl Tree {
     pub(super) async fn list(
         &mut self,
         path: &RemotePath,
-        opened: oneshot::Sender<Result<(), Error>>,
-        pages: &mpsc::Sender<Result<Vec<Entry>, Error>>,
-    ) {
-        let handle = match self.open_folder(path).await {
-            Ok(handle) => handle,
-            Err(error) => return drop(opened.send(Err(error))),
+        opened: oneshot::Sender<()>,
+        pages: &mpsc::Sender<Vec<Entry>>,
+    ) -> Result<(), Error> {
+        let handle = self.open_folder(path).await?;
+        let result = match opened.send(()) {
+            Ok(()) => self.send_pages(path, &handle, pages).await,
+            // Nobody waits for it any more.
+            Err(()) => Ok(()),
         };
-        if opened.send(Ok(())).is_ok()
-            && let Err(error) = self.send_pages(path, &handle, pages).await
-        {
-            // Whoever gave up waiting does not want to hear of it.
-            let _heard = pages.send(Err(error)).await;
-        }
         self.close(&handle).await;
+        result
     }
 
     pub(super) async fn open_folder(&mut self, path: &RemotePath) -> Result<Bytes, Error> {
@@ -256,7 +253,7 @@ impl Tree {
         &mut self,
         path: &RemotePath,
         handle: &Bytes,
-        pages: &mpsc::Sender<Result<Vec<Entry>, Error>>,
+        pages: &mpsc::Sender<Vec<Entry>>,
     ) -> Result<(), Error> {
         let mut names_seen = 0;
         let mut left_out = 0_usize;
@@ -281,7 +278,7 @@ impl Tree {
                 ));
             }
             let page: Vec<Entry> = names.into_iter().filter_map(|name| entry_of(path, &name, &mut left_out)).collect();
-            if !page.is_empty() && pages.send(Ok(page)).await.is_err() {
+            if !page.is_empty() && pages.send(page).await.is_err() {
                 break Ok(());
             }
         };
