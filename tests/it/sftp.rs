@@ -287,6 +287,10 @@ async fn an_interrupted_script_leaves_nothing_behind() {
 /// What is sent to a terminal when a line is no longer edited: what is pasted is then no longer marked as such.
 const LINE_ENDS: &str = "\x1b[?2004l";
 
+/// Around what is pasted.
+const PASTE_BEGINS: &str = "\x1b[200~";
+const PASTE_ENDS: &str = "\x1b[201~";
+
 const UP: &str = "\x1b[A";
 const CONTROL_C: &str = "\x03";
 const CONTROL_D: &str = "\x04";
@@ -370,6 +374,23 @@ async fn on_a_terminal_commands_are_typed_and_remembered() {
     again.command(UP, "Remote working directory: /").await;
     again.types("exit\r").await;
     assert_eq!(again.ends().await, Some(0));
+}
+
+#[tokio::test]
+async fn on_a_terminal_commands_that_are_pasted_or_typed_ahead_are_all_run() {
+    let server = SftpServer::start();
+    let folder = place(&server);
+    let mut terminal = Terminal::open(&folder);
+    terminal.shows("sftp> ").await;
+    terminal.types("mkdir first\rmkdir second\rls -1\r").await;
+    terminal.shows("first\r\nsecond\r\n").await;
+    terminal.shows("sftp> ").await;
+    terminal.types(&format!("{PASTE_BEGINS}rmdir first\nmkdir third\nls -1\n{PASTE_ENDS}")).await;
+    terminal.types("\r").await;
+    terminal.shows("second\r\nthird\r\n").await;
+    terminal.shows("sftp> ").await;
+    terminal.types(CONTROL_D).await;
+    assert_eq!(terminal.ends().await, Some(0));
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ impl Sftp {
             let _ = editor.load_history(history);
         }
         let mut interrupted_at = None;
-        let outcome = loop {
+        let outcome = 'lines: loop {
             if shell.is_over() {
                 break Outcome::Done;
             }
@@ -108,15 +108,22 @@ impl Sftp {
                 let _ = editor.add_history_entry(line.as_str());
                 let _ = history.as_deref().map(|history| editor.append_history(history));
             }
-            match until_signal(shell.run_line(&line)).await? {
-                Ended::Done(Some(result)) => self.report(&result)?,
-                Ended::Done(None) => {}
-                Ended::Signalled(signal) => {
-                    let _ = writeln!(std::io::stderr(), "wharf: interrupted");
-                    interrupted_at = Some(Instant::now());
-                    if signal == SignalKind::terminate() {
-                        break Outcome::Interrupted;
+            // What was pasted may be several.
+            for command in line.lines() {
+                match until_signal(shell.run_line(command)).await? {
+                    Ended::Done(Some(result)) => self.report(&result)?,
+                    Ended::Done(None) => {}
+                    Ended::Signalled(signal) => {
+                        let _ = writeln!(std::io::stderr(), "wharf: interrupted");
+                        interrupted_at = Some(Instant::now());
+                        if signal == SignalKind::terminate() {
+                            break 'lines Outcome::Interrupted;
+                        }
+                        break;
                     }
+                }
+                if shell.is_over() {
+                    break;
                 }
             }
         };
