@@ -1,9 +1,10 @@
 //! The interface `files` as a service uses it, every operation once, and transfers between connections.
 
+use dropbox_emulator::{Fault, FaultKind};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Host, eventually};
+use crate::harness::{Answer, Host, Partners, eventually};
 
 const CONFIGURATION: &str = r#"
 [connections.disk]
@@ -66,6 +67,30 @@ async fn each_operation_is_a_line_of_the_log_with_the_id_of_its_invocation() {
     };
     assert!(line("one", "read", "/a.txt").await.contains("bytes=7"));
     line("two", "write", "/in/tree/deep/c.csv").await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_damaged_on_its_way_is_no_whole_answer() {
+    let partners = Partners::start().await;
+    let grants = "[services.files]\ngrants = [{ connection = 'team', access = 'read' }]\n";
+    let configuration = format!("{}{grants}", partners.connections());
+    let host = partners.equip(Host::builder()).services(&["files"]).configuration(&configuration).start().await;
+    let damage = Fault::on("files/download", FaultKind::CorruptDownload).times(Fault::EVERY_TIME);
+    // In one chunk, and in many.
+    for (name, bytes) in [("small", 3), ("large", 3_000_000)] {
+        partners.dropbox.put(&format!("/{name}"), &vec![7; bytes]).unwrap();
+        let ask = async || {
+            let request = host.request(Method::GET, &format!("files?connection=team&op=read&path=/{name}"));
+            request.send().await?.error_for_status().unwrap().bytes().await
+        };
+        assert_eq!(ask().await.unwrap().len(), bytes);
+        partners.dropbox.inject(damage.clone()).unwrap();
+        let answer = ask().await;
+        assert!(answer.is_err(), "{name} is answered whole");
+        partners.dropbox.clear_faults();
+        let path = format!("path=\"/{name}\"");
+        host.log().wait_for(&["connection operation", "operation=\"read\"", &path, "outcome=\"interrupted\""]).await;
+    }
 }
 
 #[tokio::test]

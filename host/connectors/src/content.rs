@@ -76,6 +76,23 @@ impl Content {
         .boxed()
     }
 
+    /// As [`Content::into_stream`], but the chunk that completes the promised size comes only when the source has ended
+    /// well: who knows the size takes no more, and would not hear of an error at the end.
+    pub(crate) fn into_stream_that_ends_well(self) -> BoxStream<'static, Result<Bytes, Error>> {
+        let Some(size) = self.size else { return self.into_stream() };
+        let state = (self.into_stream().fuse(), size);
+        stream::try_unfold(state, |(mut stream, left)| async move {
+            let Some(chunk) = stream.try_next().await? else { return Ok(None) };
+            let left = left.saturating_sub(chunk.len() as u64);
+            if left == 0 {
+                // Nothing but empty chunks can come.
+                while stream.try_next().await?.is_some() {}
+            }
+            Ok(Some((chunk, (stream, left))))
+        })
+        .boxed()
+    }
+
     /// All of it in memory.
     ///
     /// # Errors
@@ -163,6 +180,21 @@ mod tests {
         let source = stream::iter([Ok(Bytes::from_static(b"ab")), broken]);
         let error = Content::from_stream(Some(4), source).collect(100).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::RateLimited);
+    }
+
+    #[tokio::test]
+    async fn the_last_byte_comes_only_when_the_source_has_ended_well() {
+        let arrived = async |size, end: Option<ErrorKind>| {
+            let end = end.map(|kind| Err(Error::new(kind, "damaged")));
+            let source = stream::iter([b"ab", b"cd"].map(|part| Ok(Bytes::from_static(part))).into_iter().chain(end));
+            let arrived = Content::from_stream(size, source).into_stream_that_ends_well().collect::<Vec<_>>().await;
+            arrived.into_iter().map(|chunk| chunk.map_err(|error| error.kind())).collect::<Vec<_>>()
+        };
+        let (first, second) = (Ok(Bytes::from("ab")), Ok(Bytes::from("cd")));
+        assert_eq!(arrived(Some(4), None).await, [first.clone(), second.clone()]);
+        assert_eq!(arrived(Some(4), Some(ErrorKind::Interrupted)).await, [first.clone(), Err(ErrorKind::Interrupted)]);
+        // Where no size is known, the end is waited for in any case.
+        assert_eq!(arrived(None, None).await, [first, second]);
     }
 
     #[tokio::test]

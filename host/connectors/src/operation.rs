@@ -102,8 +102,9 @@ pub(crate) struct Operation {
     started: Instant,
     /// Content moved by it.
     bytes: Arc<AtomicU64>,
-    /// How much content there is, where that is known: a reader may stop at its last byte and never ask for its end.
-    size: Option<u64>,
+    /// How much content is still to be read, where that is known: a reader may stop at the last byte and never ask for
+    /// the end.
+    unread: Option<u64>,
     /// There is content for the remote, of which something is not on its way yet.
     has_unsent: Arc<AtomicBool>,
     /// Of the invocation, whose id the log line carries wherever the operation ends.
@@ -131,7 +132,7 @@ impl Operation {
             effect: Effect::None,
             started: Instant::now(),
             bytes: Arc::default(),
-            size: None,
+            unread: None,
             has_unsent: Arc::default(),
             span: Span::current(),
             is_over: false,
@@ -213,15 +214,18 @@ impl Operation {
     /// place until then.
     pub(crate) fn with_content(mut self, content: Content, permit: OwnedSemaphorePermit) -> Content {
         let size = content.size();
-        self.size = size;
-        let chunks = self.measured(content).into_stream();
+        self.unread = size;
+        let chunks = self.measured(content).into_stream_that_ends_well();
         let chunks = chunks.map_ok(|chunk| stream::iter(content::pieces(chunk)).map(Ok)).try_flatten().boxed();
         let state = (chunks, self, permit);
         Content::from_stream(
             size,
             stream::try_unfold(state, |(mut chunks, mut operation, permit)| async move {
                 match chunks.try_next().await {
-                    Ok(Some(chunk)) => Ok(Some((chunk, (chunks, operation, permit)))),
+                    Ok(Some(chunk)) => {
+                        operation.unread = operation.unread.map(|unread| unread.saturating_sub(chunk.len() as u64));
+                        Ok(Some((chunk, (chunks, operation, permit))))
+                    }
                     Ok(None) => {
                         operation.tell(None);
                         Ok(None)
@@ -241,7 +245,7 @@ impl Drop for Operation {
         if self.is_over {
             return;
         }
-        if self.size == Some(self.bytes.load(Ordering::Relaxed)) {
+        if self.unread == Some(0) {
             return self.tell(None);
         }
         self.measure(CUT_OFF);
