@@ -4,6 +4,7 @@
 //! written here on each of them. Paths come already below the connection's root; results are told in those terms.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -209,6 +210,10 @@ pub(crate) trait Backend: Send + Sync {
     /// Whether it tries again by itself, so that nobody else has to.
     fn repeats_by_itself(&self) -> bool;
 
+    /// Where `path` is, in words that other connections to the same files have for it, too; `None` where that cannot be
+    /// told. The remote is not asked.
+    async fn location(&self, path: &RemotePath) -> Option<Location>;
+
     /// Opens, authenticates and does the smallest real operation. Tells what is worth knowing of the remote. A failure
     /// carries its [`crate::Step`]. Safe to repeat.
     async fn ping(&self) -> Result<Facts, Error>;
@@ -275,6 +280,22 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Makes one folder. `AlreadyExists`; `NotFound` when its parent is missing, unless the remote makes it.
     async fn make_directory(&self, path: &RemotePath) -> Result<(), Error>;
+}
+
+/// A place on a machine, a server or in an account, by whatever connection it is reached.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    /// What tells one machine, server or account from others.
+    pub(crate) server: String,
+    /// The path there. Where case makes no difference, it makes none here.
+    pub(crate) path: PathBuf,
+}
+
+impl Location {
+    /// Whether it is this folder or lies below it. Not so, too, where it is not known to.
+    pub(crate) fn is_within(&self, folder: &Self) -> bool {
+        self.server == folder.server && self.path.starts_with(&folder.path)
+    }
 }
 
 /// The `number`-th alternative to `name`, for [`IfExists::Rename`]: `report (1).csv`, `archive (2)`, `.profile (1)`.

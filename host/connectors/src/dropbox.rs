@@ -32,7 +32,8 @@ use url::{Host, Url};
 
 use crate::Common;
 use crate::backend::{
-    Backend, ByteRange, Checksum, ChecksumAlgorithm, Entry, EntryKind, Facts, IfExists, Pages, ResumeKey, WriteOptions,
+    Backend, ByteRange, Checksum, ChecksumAlgorithm, Entry, EntryKind, Facts, IfExists, Location, Pages, ResumeKey,
+    WriteOptions,
 };
 use crate::content::Content;
 use crate::egress::Egress;
@@ -392,6 +393,12 @@ impl Backend for Dropbox {
 
     fn repeats_by_itself(&self) -> bool {
         true
+    }
+
+    async fn location(&self, path: &RemotePath) -> Option<Location> {
+        let account = Arc::as_ptr(&self.caller.membership.shared());
+        let server = format!("dropbox {account:p} {:?}", self.caller.standing.path_root());
+        Some(Location { server, path: path.as_str().to_lowercase().into() })
     }
 
     async fn ping(&self) -> Result<Facts, Error> {

@@ -30,7 +30,9 @@ use futures::stream;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::Common;
-use crate::backend::{Backend, ByteRange, Checksum, Entry, EntryKind, Facts, IfExists, Pages, ResumeKey, WriteOptions};
+use crate::backend::{
+    Backend, ByteRange, Checksum, Entry, EntryKind, Facts, IfExists, Location, Pages, ResumeKey, WriteOptions,
+};
 use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
@@ -128,6 +130,8 @@ pub enum Passive {
 /// An FTP server.
 pub(crate) struct Ftp {
     pool: Arc<Pool>,
+    /// User and server.
+    place: String,
     read_timeout: Duration,
 }
 
@@ -146,6 +150,7 @@ impl Ftp {
             Security::None => None,
             Security::Explicit(tls) | Security::Implicit(tls) => Some(Secure::new(tls)?),
         };
+        let place = format!("ftp {}@{}:{}", config.user, config.host, config.port);
         let dialer = Dialer {
             config,
             root: common.root.clone(),
@@ -155,12 +160,13 @@ impl Ftp {
             read_timeout: common.read_timeout,
         };
         let pool = Pool::new(dialer, common);
-        Ok(Self { pool, read_timeout: common.read_timeout })
+        Ok(Self { pool, place, read_timeout: common.read_timeout })
     }
 
     /// The same server, where no link leads out of these folders either.
     pub(crate) fn within(&self, borders: Vec<RemotePath>) -> Self {
-        Self { pool: Arc::new(self.pool.within(borders)), read_timeout: self.read_timeout }
+        let pool = Arc::new(self.pool.within(borders));
+        Self { pool, place: self.place.clone(), read_timeout: self.read_timeout }
     }
 
     /// Begins an operation: takes a connection and asks what is at `path`.
@@ -239,6 +245,10 @@ impl Backend for Ftp {
 
     fn repeats_by_itself(&self) -> bool {
         false
+    }
+
+    async fn location(&self, path: &RemotePath) -> Option<Location> {
+        Some(Location { server: self.place.clone(), path: path.as_str().into() })
     }
 
     async fn ping(&self) -> Result<Facts, Error> {

@@ -19,7 +19,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 
 use crate::backend::{
-    Backend, ByteRange, Checksum, ChecksumAlgorithm, Entry, Facts, IfExists, Pages, ResumeKey, WriteOptions,
+    Backend, ByteRange, Checksum, ChecksumAlgorithm, Entry, Facts, IfExists, Location, Pages, ResumeKey, WriteOptions,
     hexadecimal,
 };
 use crate::content::{CHUNK_BYTES, Content};
@@ -75,6 +75,12 @@ impl Backend for Local {
     /// A file system does not come and go.
     fn repeats_by_itself(&self) -> bool {
         true
+    }
+
+    async fn location(&self, path: &RemotePath) -> Option<Location> {
+        let path = path.clone();
+        let path = self.blocking(move |folder| Ok(folder.location(&path))).await.ok()?;
+        Some(Location { server: "this machine".to_owned(), path })
     }
 
     async fn ping(&self) -> Result<Facts, Error> {

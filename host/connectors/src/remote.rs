@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::stream::{Stream, StreamExt, TryStreamExt};
 
 use crate::backend::{
-    Backend, ByteRange, Checksum, Entry, EntryKind, Facts, IfExists, Pages, Resume, ResumeKey, WriteOptions,
+    Backend, ByteRange, Checksum, Entry, EntryKind, Facts, IfExists, Location, Pages, Resume, ResumeKey, WriteOptions,
 };
 use crate::content::Content;
 use crate::error::{Error, ErrorKind, Step};
@@ -339,6 +339,11 @@ impl Remote {
     /// A path as the remote knows it.
     pub(crate) fn outside(&self, path: &RemotePath) -> RemotePath {
         path.below(&self.shared.common.root)
+    }
+
+    /// Where a path is, to be compared with those of other connections, where that can be told.
+    pub(crate) async fn location(&self, path: &RemotePath) -> Option<Location> {
+        self.backend("location").ok()?.location(&self.outside(path)).await
     }
 
     /// An entry as users of the connection know it.

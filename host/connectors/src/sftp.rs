@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
 use crate::Common;
-use crate::backend::{Backend, ByteRange, Checksum, Entry, Facts, IfExists, Pages, ResumeKey, WriteOptions};
+use crate::backend::{Backend, ByteRange, Checksum, Entry, Facts, IfExists, Location, Pages, ResumeKey, WriteOptions};
 use crate::content::Content;
 use crate::egress::Egress;
 use crate::error::{Error, ErrorKind};
@@ -163,6 +163,8 @@ pub enum AddressFamily {
 /// An SFTP server.
 pub(crate) struct Sftp {
     pool: Arc<Pool>,
+    /// User and server.
+    place: String,
     directory: Option<RemotePath>,
     preserve: bool,
     log_level: LogLevel,
@@ -191,6 +193,7 @@ impl Sftp {
                  or known-hosts",
             );
         }
+        let place = format!("sftp {}@{}:{}", config.user, config.host, config.port);
         let (directory, preserve, log_level) = (config.directory.clone(), config.preserve, config.log_level);
         let dialer = Dialer {
             config: Arc::new(config),
@@ -199,13 +202,14 @@ impl Sftp {
             connect_timeout: common.connect_timeout,
             read_timeout: common.read_timeout,
         };
-        Ok(Self { pool: Pool::new(dialer, common), directory, preserve, log_level })
+        Ok(Self { pool: Pool::new(dialer, common), place, directory, preserve, log_level })
     }
 
     /// The same server, where no link leads out of these folders.
     pub(crate) fn within(&self, borders: Vec<RemotePath>) -> Self {
         let pool = Arc::new(self.pool.within(borders));
-        Self { pool, directory: self.directory.clone(), preserve: self.preserve, log_level: self.log_level }
+        let (place, directory) = (self.place.clone(), self.directory.clone());
+        Self { pool, place, directory, preserve: self.preserve, log_level: self.log_level }
     }
 
     fn directory(&self) -> Option<&RemotePath> {
@@ -268,6 +272,10 @@ impl Backend for Sftp {
 
     fn repeats_by_itself(&self) -> bool {
         false
+    }
+
+    async fn location(&self, path: &RemotePath) -> Option<Location> {
+        Some(Location { server: self.place.clone(), path: path.as_str().into() })
     }
 
     async fn ping(&self) -> Result<Facts, Error> {

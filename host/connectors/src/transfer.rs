@@ -5,6 +5,7 @@
 
 mod hash;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -225,8 +226,12 @@ pub async fn transfer(
             format!("cannot transfer {from}, a symbolic link: the folder it leads to may be on the way to {to}");
         return Err(Error::new(ErrorKind::Invalid, message));
     }
-    if is_same && to.is_within(from) {
-        let where_to = if to == from { "itself".to_owned() } else { format!("{to}, which is within it") };
+    if is_same && to.is_within(from) || top.kind == EntryKind::Directory && is_within(target, to, source, from).await {
+        let where_to = match (is_same, to == from) {
+            (true, true) => "itself".to_owned(),
+            (true, false) => format!("{to}, which is within it"),
+            (false, _) => format!("{to} on connection {}, which is the same folder or within it", target.name()),
+        };
         let message = format!("cannot transfer {from} on connection {} to {where_to}", source.name());
         return Err(Error::new(ErrorKind::Invalid, message));
     }
@@ -245,6 +250,14 @@ pub async fn transfer(
     // A task of its own: files are moved while the caller does something else.
     let task = tokio::spawn(deadline::kept(async move { work.run(top).await }).in_current_span());
     Ok(Transfer { results, counters, task })
+}
+
+/// Whether a path is known to be a folder, or below it, by whatever connections the two are reached.
+async fn is_within(remote: &Remote, path: &RemotePath, of: &Remote, folder: &RemotePath) -> bool {
+    match (remote.location(path).await, of.location(folder).await) {
+        (Some(path), Some(folder)) => path.is_within(&folder),
+        _ => false,
+    }
 }
 
 struct Work {
@@ -299,28 +312,64 @@ impl Work {
     async fn files(&self, folders: &mut Vec<RemotePath>) -> Result<(), Error> {
         let mut walk = std::pin::pin!(self.source.walk(&self.from, self.options.filter.clone()));
         let mut running = FuturesUnordered::new();
+        let mut names = Names::default();
         let mut listed = Ok(false);
         while matches!(listed, Ok(false)) || !running.is_empty() {
             let has_room = running.len() < self.parallel() && matches!(listed, Ok(false));
             tokio::select! {
                 Some(()) = running.next(), if !running.is_empty() => {}
                 found = walk.next(), if has_room => match found {
-                    Some(Ok(entry)) if entry.kind == EntryKind::Directory => {
-                        let made = self.target.make_directories(&self.target_of(&entry)).await;
-                        listed = made.map(|()| false);
-                        folders.push(entry.path);
-                    }
-                    Some(Ok(entry)) => {
-                        self.found(&entry);
-                        let target = self.target_of(&entry);
-                        running.push(self.file(entry, target, false));
-                    }
+                    Some(Ok(entry)) => match self.is_taken(&mut names, &entry).await {
+                        Ok(false) if entry.kind == EntryKind::Directory => {
+                            let made = self.target.make_directories(&self.target_of(&entry)).await;
+                            listed = made.map(|()| false);
+                            folders.push(entry.path);
+                        }
+                        // What is in it is told.
+                        Ok(true) if entry.kind == EntryKind::Directory => {}
+                        Ok(is_taken) => {
+                            self.found(&entry);
+                            let target = self.target_of(&entry);
+                            match is_taken {
+                                true => self.collides(entry, target).await,
+                                false => running.push(self.file(entry, target, false)),
+                            }
+                        }
+                        Err(error) => listed = Err(error),
+                    },
                     Some(Err(error)) => listed = Err(error),
                     None => listed = Ok(true),
                 },
             }
         }
         listed.map(drop)
+    }
+
+    /// Whether the target takes the name of an entry for that of another one of this transfer, which it would replace.
+    async fn is_taken(&self, names: &mut Names, entry: &Entry) -> Result<bool, Error> {
+        if !matches!(self.options.if_present, IfPresent::Replace | IfPresent::Update) {
+            return Ok(false);
+        }
+        let is_below = entry.path.parent().is_some_and(|folder| names.taken.contains(&folder));
+        let is_alike = !is_below && names.have_one_alike(entry);
+        if is_alike && names.mix_case.is_none() {
+            names.mix_case = Some(self.mixes_case().await?);
+        }
+        let is_taken = is_below || is_alike && names.mix_case == Some(true);
+        if is_taken && entry.kind == EntryKind::Directory {
+            names.taken.insert(entry.path.clone());
+        }
+        Ok(is_taken)
+    }
+
+    /// Whether the target takes names that differ in case alone for the same: a new file there shows it.
+    async fn mixes_case(&self) -> Result<bool, Error> {
+        let mark = temporary::name_for("case");
+        let marked = self.to.join(&mark)?;
+        self.target.write(&marked, Content::from_bytes(""), IfExists::Fail).await?;
+        let is_found = self.target.exists(&self.to.join(&mark.to_uppercase())?).await;
+        self.target.delete(&marked).await?;
+        is_found
     }
 
     fn target_of(&self, entry: &Entry) -> RemotePath {
@@ -344,6 +393,15 @@ impl Work {
         self.counters.files_failed.fetch_add(1, Ordering::Relaxed);
         // Nobody is there any more to be told.
         let _ = self.results.send(FileResult { source, target, outcome: Err(error), took: Duration::ZERO }).await;
+    }
+
+    async fn collides(&self, entry: Entry, target: RemotePath) {
+        let message = format!(
+            "cannot write {target} on {}: another file of this transfer has that name there, where upper and lower case \
+             are the same",
+            self.target.name()
+        );
+        self.failed(entry.path, target, Error::new(ErrorKind::AlreadyExists, message)).await;
     }
 
     /// Moves one file, and tells what became of it.
@@ -636,6 +694,30 @@ impl Work {
             return Err(differs("content"));
         }
         Ok(())
+    }
+}
+
+/// Names that a walk has come by, for targets where upper and lower case are the same.
+#[derive(Default)]
+struct Names {
+    folder: Option<RemotePath>,
+    /// Those of this folder, in lower case.
+    seen: HashSet<String>,
+    /// Whether the target is such, once that mattered.
+    mix_case: Option<bool>,
+    /// Folders that would be one with another folder there.
+    taken: HashSet<RemotePath>,
+}
+
+impl Names {
+    /// Whether an earlier entry of the same folder had the same name but for its case. A walk tells a folder's entries
+    /// one after the other.
+    fn have_one_alike(&mut self, entry: &Entry) -> bool {
+        let folder = entry.path.parent();
+        if self.folder != folder {
+            (self.folder, self.seen) = (folder, HashSet::new());
+        }
+        !self.seen.insert(entry.path.name().to_lowercase())
     }
 }
 

@@ -88,6 +88,11 @@ impl Standing {
         }
         Ok(Self { fixed, auto: path_root == Some(&PathRoot::Auto), found: Mutex::default() })
     }
+
+    /// What paths begin at, where it is another folder than Dropbox itself takes.
+    pub(super) fn path_root(&self) -> Option<&HeaderValue> {
+        self.fixed.get(PATH_ROOT)
+    }
 }
 
 impl Caller {

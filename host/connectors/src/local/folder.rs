@@ -6,9 +6,11 @@
 //! to its opened parent, so no rename of somebody else can redirect it. How a file is written is in `write`. Knows no
 //! tokio.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -214,6 +216,16 @@ impl Folder {
             _ => AtFlags::empty(),
         };
         rustix::fs::unlinkat(parent, wire_name_of(path.name()), flags).map_err(failed)
+    }
+
+    /// Where a path is on this machine: links are resolved, as far as something is there.
+    pub(super) fn location(&self, path: &RemotePath) -> PathBuf {
+        let whole = self.path.join(OsStr::from_bytes(&relative(path)));
+        let resolved = whole.ancestors().find_map(|there| {
+            let rest = whole.strip_prefix(there).ok()?;
+            Some(there.canonicalize().ok()?.join(rest))
+        });
+        resolved.unwrap_or(whole)
     }
 
     pub(super) fn rename(&self, source: &RemotePath, target: &RemotePath, if_exists: IfExists) -> Result<(), Error> {

@@ -172,14 +172,14 @@ async fn a_file_is_not_moved_to_itself_by_another_name_of_its_folder() {
     let server = FtpServer::start("proftpd", &[]);
     fs::create_dir(server.home().join("tree")).unwrap();
     fs::write(server.home().join("tree/a"), "content").unwrap();
-    let (one, another) = (ftp("one", &server, 8), ftp("another", &server, 8));
+    let partner = ftp("partner", &server, 8);
+    let home = Config::Local(local::Config { folder: server.home() });
+    let home = Remote::new("home", Common::default(), home, &loopback()).unwrap();
     let options =
         || TransferOptions { if_present: IfPresent::Replace, delete_source: true, ..TransferOptions::default() };
-    for (source, from, target, to) in [
-        (&ends.source, "/tree", &whole, "/source/tree"),
-        (&whole, "/source/tree/a", &ends.source, "/link/a"),
-        (&one, "/tree", &another, "/tree"),
-    ] {
+    for (source, from, target, to) in
+        [(&whole, "/source/tree/a", &ends.source, "/link/a"), (&partner, "/tree", &home, "/tree")]
+    {
         let results = all(transfer(source, &path(from), target, &path(to), options()).await.unwrap()).await;
         for result in &results {
             let error = result.outcome.as_ref().unwrap_err();
@@ -273,4 +273,75 @@ async fn a_folder_is_not_moved_into_itself() {
         let into = transfer(&ends.source, &path("/a"), &ends.source, &path(to), TransferOptions::default()).await;
         assert_eq!(into.err().unwrap().kind(), ErrorKind::Invalid, "{to}");
     }
+}
+
+#[tokio::test]
+async fn a_folder_is_not_copied_into_itself_by_another_connection_or_another_case() {
+    let ends = Ends::new();
+    ends.put("source/a/b", "x");
+    std::os::unix::fs::symlink("a", ends.folder.path().join("source/link")).unwrap();
+    let whole = Config::Local(local::Config { folder: ends.folder.path().to_owned() });
+    let whole = Remote::new("whole", Common::default(), whole, &loopback()).unwrap();
+    let server = FtpServer::start("proftpd", &[]);
+    fs::create_dir(server.home().join("a")).unwrap();
+    let (_emulator, config) = emulator().await;
+    let dropbox = |name: &str, root: &str| {
+        let common = Common { root: path(root), ..Common::default() };
+        Remote::new(name, common, Config::Dropbox(config.clone()), &loopback()).unwrap()
+    };
+    let (team, folder) = (dropbox("team", "/"), dropbox("folder", "/a"));
+    team.make_directories(&path("/a/b")).await.unwrap();
+    for (source, from, target, to) in [
+        (&whole, "/source", &ends.source, "/deeper/still"),
+        (&ends.source, "/a", &whole, "/source/link/c"),
+        (&ftp("one", &server, 8), "/a", &ftp("another", &server, 8), "/a/b"),
+        (&team, "/a", &team, "/A/c"),
+        (&team, "/A", &folder, "/c"),
+    ] {
+        let into = transfer(source, &path(from), target, &path(to), TransferOptions::default()).await;
+        let error = into.err().unwrap_or_else(|| panic!("{from} goes into {to} on {}", target.name()));
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+    // Beside it, and out of it, is another matter.
+    for (source, from, target, to) in
+        [(&ends.source, "/a", &whole, "/source/ab"), (&folder, "/b", &team, "/c"), (&team, "/a/b", &folder, "/bc")]
+    {
+        let results = all(transfer(source, &path(from), target, &path(to), TransferOptions::default()).await.unwrap());
+        assert!(results.await.iter().all(|result| result.outcome.is_ok()));
+    }
+}
+
+#[tokio::test]
+async fn of_two_files_that_have_one_name_where_case_makes_no_difference_none_is_lost() {
+    let ends = Ends::new();
+    let (_emulator, config) = emulator().await;
+    let dropbox = Remote::new("dropbox", Common::default(), Config::Dropbox(config), &loopback()).unwrap();
+    for if_present in [IfPresent::Replace, IfPresent::Update] {
+        for file in ["Rep.txt", "rep.txt", "other", "folder/a", "Folder/a", "Folder/deep/b"] {
+            ends.put(&format!("source/{file}"), file);
+        }
+        let options = || TransferOptions { if_present, delete_source: true, ..TransferOptions::default() };
+        let to = path(&format!("/{if_present:?}"));
+        let results = all(transfer(&ends.source, &RemotePath::root(), &dropbox, &to, options()).await.unwrap()).await;
+        let (moved, kept): (Vec<_>, Vec<_>) = results.iter().partition(|result| result.outcome.is_ok());
+        for result in &kept {
+            let error = result.outcome.as_ref().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+            assert!(ends.folder.path().join("source").join(&result.source.as_str()[1..]).exists(), "{error}");
+        }
+        // One of the two texts, and all that is in one of the two folders.
+        assert!(kept.len() == 2 || kept.len() == 3, "{results:?}");
+        assert_eq!(moved.len() + kept.len(), 6, "{results:?}");
+        for result in &moved {
+            let there = dropbox.read(&result.target, wharf_connectors::ByteRange::ALL).await.unwrap();
+            assert_eq!(there.collect(100).await.unwrap(), &result.source.as_str()[1..]);
+        }
+    }
+    // Where case makes a difference, all are moved.
+    ends.put("source/both/A", "1");
+    ends.put("source/both/a", "2");
+    let options = TransferOptions { if_present: IfPresent::Replace, delete_source: true, ..TransferOptions::default() };
+    let (results, _) = ends.transfer("/both", "/both", options).await;
+    assert!(results.iter().all(|result| result.outcome.is_ok()), "{results:?}");
+    assert_eq!(ends.names("target/both"), ["A", "a"]);
 }
