@@ -203,6 +203,22 @@ pub(crate) fn wire_name_of(name: &str) -> Vec<u8> {
     bytes
 }
 
+/// A name that was read in another encoding than UTF-8 as a path holds it: each character that a path cannot hold, all of
+/// which are below U+00A0, becomes one for private use. [`character_of`] is the inverse.
+pub(crate) fn name_of_text(text: &str) -> String {
+    let is_unfit = |character: char| character == '\\' || (character.is_control() && character != '\0');
+    let escape = |character| char::from_u32(LOW_ESCAPES.start() + u32::from(character)).unwrap_or(character);
+    text.chars().map(|character| if is_unfit(character) { escape(character) } else { character }).collect()
+}
+
+/// The character that [`name_of_text`] has put into a name in this form.
+pub(crate) fn character_of(character: char) -> char {
+    match u32::from(character).checked_sub(*LOW_ESCAPES.start()) {
+        Some(code @ (0x01..=0x1f | 0x5c | 0x7f..=0x9f)) => char::from_u32(code).unwrap_or(character),
+        _ => character,
+    }
+}
+
 /// As [`text_of`], for bytes that are no UTF-8 even where they look like it: every byte beyond ASCII is escaped.
 pub(crate) fn text_of_bytes(bytes: &[u8]) -> String {
     let escape = |byte: &u8| match byte {

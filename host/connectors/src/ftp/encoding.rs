@@ -1,7 +1,8 @@
 //! How names travel: the bytes of a path in a command, and the text of a line of a listing.
 //!
 //! A name that is malformed in the encoding of its connection is told by characters for private use, one for each of
-//! its bytes beyond ASCII (see [`crate::path`]), so that whatever is listed can be read and deleted. Knows no command.
+//! its bytes beyond ASCII, and what a path cannot hold, a backslash or a control character, by one of them, too (see
+//! [`crate::path`]): so whatever is listed can be read and deleted. Knows no command.
 
 use std::fmt;
 use std::io;
@@ -74,7 +75,7 @@ impl Encoding {
         self.0 == Form::Utf8
     }
 
-    /// Bytes as text; [`Encoding::bytes`] is the inverse, whatever the bytes.
+    /// Bytes as text.
     pub(super) fn text(self, bytes: &[u8]) -> String {
         match self.0 {
             Form::Utf8 => path::text_of(bytes),
@@ -82,21 +83,37 @@ impl Encoding {
             Form::Other(encoding) => {
                 let text = encoding.decode_without_bom_handling_and_without_replacement(bytes);
                 match text {
-                    Some(text) if self.bytes(&text).is_some_and(|again| again == bytes) => text.into_owned(),
+                    // A byte that stands for a control character beyond ASCII is none of a name.
+                    Some(text)
+                        if !text.contains(|character| ('\u{80}'..='\u{9f}').contains(&character))
+                            && self.bytes(&text).is_some_and(|again| again == bytes) =>
+                    {
+                        text.into_owned()
+                    }
                     _ => path::text_of_bytes(bytes),
                 }
             }
         }
     }
 
-    /// Text as bytes; `None` when it has a character that the encoding has not.
-    pub(super) fn bytes(self, text: &str) -> Option<Vec<u8>> {
+    /// A name in such a text as a path holds it; [`Encoding::bytes`] is the inverse of both, whatever the bytes.
+    pub(super) fn name(self, text: &str) -> String {
         match self.0 {
-            Form::Utf8 => Some(path::bytes_of(text)),
-            Form::Latin1 => text.chars().map(|character| u8::try_from(u32::from(character)).ok()).collect(),
-            Form::Other(_) if path::has_escapes(text) => Some(path::bytes_of(text)),
+            Form::Utf8 => path::name_of(&path::bytes_of(text)),
+            Form::Latin1 | Form::Other(_) => path::name_of_text(text),
+        }
+    }
+
+    /// What paths are made of as bytes; `None` when it has a character that the encoding has not.
+    pub(super) fn bytes(self, text: &str) -> Option<Vec<u8>> {
+        let characters = text.chars().map(path::character_of);
+        match self.0 {
+            Form::Utf8 => Some(path::wire_name_of(text)),
+            Form::Latin1 => characters.map(|character| u8::try_from(u32::from(character)).ok()).collect(),
+            Form::Other(_) if path::has_escapes(text) => Some(path::wire_name_of(text)),
             Form::Other(encoding) => {
-                let (bytes, _, is_lossy) = encoding.encode(text);
+                let text: String = characters.collect();
+                let (bytes, _, is_lossy) = encoding.encode(&text);
                 (!is_lossy).then(|| bytes.into_owned())
             }
         }
@@ -140,6 +157,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_path_cannot_hold_has_another_character_in_it() {
+        for encoding in ["utf-8", "iso-8859-1", "windows-1252", "shift_jis"].map(named) {
+            assert_eq!(encoding.name("a\\b\tc\u{7f}"), "a\u{ef5c}b\u{ef09}c\u{ef7f}", "{encoding}");
+            assert_eq!(encoding.bytes("a\u{ef5c}b\u{ef09}c\u{ef7f}").unwrap(), b"a\\b\tc\x7f", "{encoding}");
+        }
+        assert_eq!(
+            named("utf-8").name(&named("utf-8").text("\u{9b}\u{ef5c}".as_bytes())),
+            "\u{efc2}\u{ef9b}\u{efee}\u{efbd}\u{ef9c}"
+        );
+        assert_eq!(named("iso-8859-1").name("\u{9b}"), "\u{ef9b}");
+        assert_eq!(named("iso-8859-1").bytes("\u{ef9b}").unwrap(), b"\x9b");
+    }
+
+    #[test]
     fn what_an_encoding_has_not_is_not_written() {
         assert_eq!(named("iso-8859-1").bytes("€"), None);
         assert_eq!(named("windows-1252").bytes("日"), None);
@@ -157,7 +188,8 @@ mod tests {
         fn whatever_was_listed_can_be_asked_for(name in proptest::collection::vec(any::<u8>(), 0..40)) {
             for encoding in ["utf-8", "iso-8859-1", "windows-1252", "shift_jis", "gb18030", "big5", "euc-jp", "koi8-r"] {
                 let encoding = named(encoding);
-                prop_assert_eq!(encoding.bytes(&encoding.text(&name)), Some(name.clone()), "{}", encoding);
+                let told = encoding.name(&encoding.text(&name));
+                prop_assert_eq!(encoding.bytes(&told), Some(name.clone()), "{}", encoding);
             }
         }
     }

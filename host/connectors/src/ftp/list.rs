@@ -182,9 +182,17 @@ impl Lines {
     /// What a line says.
     pub(super) fn read(&self, line: &[u8]) -> Line {
         let line = self.encoding.text(line);
-        match self.form {
+        let line = match self.form {
             Form::Machine => listing::machine_line(&line),
             Form::Human => listing::human_line(&line, self.now),
+        };
+        match line {
+            Line::Entry(listed) => Line::Entry(Listed {
+                name: self.encoding.name(&listed.name),
+                leads_to: listed.leads_to.map(|path| self.encoding.name(&path)),
+                ..listed
+            }),
+            other => other,
         }
     }
 

@@ -225,7 +225,7 @@ async fn a_listing_cannot_lead_out_of_its_folder() {
     let server = FakeFtp::start(Faults { listing: Some(listing), ..Faults::default() }).await;
     let entries = remote(&server).list(&RemotePath::root()).await.unwrap();
     let told: Vec<_> = entries.iter().map(|entry| (entry.path.as_str(), entry.kind)).collect();
-    assert_eq!(told, [("/good", EntryKind::File)]);
+    assert_eq!(told, [("/good", EntryKind::File), ("/a\u{ef1b}[2J", EntryKind::File)]);
 }
 
 #[tokio::test]

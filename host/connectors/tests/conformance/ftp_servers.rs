@@ -1,6 +1,7 @@
 //! What FTP connections do beyond the contract, on real servers: active data connections, times, continued writes,
 //! appending, copies and checksums of the server's own, encodings of names, raw commands, large folders.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
@@ -65,6 +66,36 @@ async fn a_link_is_followed_where_the_server_tells_what_it_leads_to() {
         let copied = transfer(&remote, &path("/wharf/link"), &remote, &target, TransferOptions::default()).await;
         copied.unwrap().next().await.unwrap().outcome.unwrap();
         assert_eq!(get(&remote, "/wharf/copy").await, "content");
+    }
+}
+
+#[tokio::test]
+async fn names_that_a_path_cannot_hold_are_listed_read_written_and_deleted() {
+    let names = [
+        ("next\u{85}line", "/wharf/next\u{efc2}\u{ef85}line"),
+        // These Pure-FTPd does not take, or does not list.
+        ("back\\slash", "/wharf/back\u{ef5c}slash"),
+        ("escape\u{1b}[2J", "/wharf/escape\u{ef1b}[2J"),
+        ("tab\tstop", "/wharf/tab\u{ef09}stop"),
+    ];
+    for software in SOFTWARE {
+        let names = if software == "pure-ftpd" { &names[..1] } else { &names };
+        let (server, remote) = partner(software, &[]).await;
+        let folder = server.home().join("wharf");
+        for (name, at) in names {
+            put(&remote, at, b"content").await;
+            assert_eq!(std::fs::read(folder.join(name)).unwrap(), b"content", "{name:?} on {software}");
+        }
+        let entries = remote.list(&path("/wharf")).await.unwrap();
+        let told: BTreeSet<_> = entries.iter().map(|entry| entry.path.as_str()).collect();
+        assert_eq!(told, names.iter().map(|(_, at)| *at).collect(), "{software}");
+        for (_, at) in names {
+            assert_eq!(get(&remote, at).await, "content", "{at:?} on {software}");
+            remote.delete(&path(at)).await.unwrap();
+        }
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "{software}");
+        let smuggled = remote.delete(&path("/wharf/a\u{ef0d}\u{ef0a}DELE b")).await;
+        fails(smuggled, ErrorKind::Invalid, &["cannot send"]);
     }
 }
 

@@ -175,7 +175,7 @@ impl Session {
         let told = self.command("PWD").await?;
         let lines = told.lines(self.encoding());
         match lines.first().and_then(|line| quoted_path(line)) {
-            Some(real) if told.code == 257 => Ok(Ok(real)),
+            Some(real) if told.code == 257 => Ok(Ok(self.encoding().name(&real))),
             _ => {
                 // A name may have the end of a line in it, and what looks like a reply behind that.
                 self.in_step = false;
