@@ -652,7 +652,7 @@ pub(crate) fn read_any_answer(input: &[u8]) {
         assert!(place.has_host() && place.username().is_empty() && place.fragment().is_none(), "{place}");
     }
     let _granted_or_not = token::granted("example.com", body);
-    let _error = token::refused("example.com", status, wait, body);
+    let _error = token::refused("example.com", status, wait, body, &[]);
 }
 
 #[cfg(test)]

@@ -243,7 +243,7 @@ impl Reporter for InvocationRecord {
                 tracing::info!(service, invocation, generation, status, duration_ms, "answered");
             }
             Outcome::Cancelled => {
-                tracing::info!(service, invocation, generation, duration_ms, "cancelled: the caller went away");
+                tracing::info!(service, invocation, generation, duration_ms, "cancelled: its connection was closed");
             }
             Outcome::Failed(failure) => {
                 counters.failures.fetch_add(1, Ordering::Relaxed);

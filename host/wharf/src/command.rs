@@ -75,6 +75,9 @@ pub(crate) enum CommandError {
     /// Nobody reads the result any more, as with `| head -1`: nothing that a person must be told.
     #[error("standard output is closed")]
     OutputClosed,
+    /// SIGINT or SIGTERM came before the end.
+    #[error("interrupted")]
+    Interrupted,
     /// The result could not be printed, or a local path not be used.
     #[error("{what}: {source}")]
     Machine { what: String, source: std::io::Error },
@@ -92,6 +95,7 @@ impl CommandError {
         match self {
             Self::Configuration(_) | Self::UnknownConnection { .. } => Outcome::Misconfigured,
             Self::Operation(_) | Self::OutputClosed | Self::Machine { .. } => Outcome::Failed,
+            Self::Interrupted => Outcome::Interrupted,
         }
     }
 
@@ -105,6 +109,7 @@ impl CommandError {
                 return document;
             }
             Self::UnknownConnection { .. } => ErrorKind::NotFound,
+            Self::Interrupted => ErrorKind::Interrupted,
             Self::OutputClosed | Self::Machine { .. } => ErrorKind::Internal,
         };
         error_json(kind, &self.to_string())
@@ -320,7 +325,7 @@ async fn interruptible(work: impl Future<Output = Result<Outcome, CommandError>>
         Ended::Done(done) => done,
         Ended::Signalled(_) => {
             tokio::time::sleep(CLEAN_UP).await;
-            Ok(Outcome::Interrupted)
+            Err(CommandError::Interrupted)
         }
     }
 }

@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 use ::http::{HeaderValue, Method, StatusCode, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -156,7 +158,7 @@ impl Tokens {
         let wait = retry_after(answer.headers());
         let body = self.body(answer).await?;
         if !status.is_success() {
-            return Err(refused(self.host(), status, wait, &body));
+            return Err(refused(self.host(), status, wait, &body, &self.sent()));
         }
         let (token, life) = granted(self.host(), &body)?;
         Ok(Current { token, renew: asked + life.saturating_sub(AHEAD.min(life / 2)), end: asked + life })
@@ -181,8 +183,8 @@ impl Tokens {
         match settings.authentication {
             ClientAuthentication::Basic => {
                 // Both are form-encoded first (RFC 6749 section 2.3.1).
-                let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-                headers.insert(header::AUTHORIZATION, basic(&encoded(&settings.client_id), &encoded(secret))?);
+                headers
+                    .insert(header::AUTHORIZATION, basic(&form_encoded(&settings.client_id), &form_encoded(secret))?);
             }
             ClientAuthentication::Form => {
                 form.append_pair("client_id", &settings.client_id).append_pair("client_secret", secret);
@@ -190,6 +192,14 @@ impl Tokens {
         }
         *request.body_mut() = Some(form.finish().into());
         Ok(request)
+    }
+
+    /// The secret in the forms in which it was sent.
+    fn sent(&self) -> Vec<SecretString> {
+        let secret = self.settings.client_secret.expose_secret();
+        let encoded = form_encoded(secret);
+        let in_header = BASE64.encode(format!("{}:{encoded}", form_encoded(&self.settings.client_id)));
+        [secret.to_owned(), encoded, in_header].map(SecretString::from).into()
     }
 
     async fn body(&self, answer: ::http::Response<reqwest::Body>) -> Result<Vec<u8>, Error> {
@@ -247,8 +257,19 @@ pub(super) fn granted(host: &str, body: &[u8]) -> Result<(SecretString, Duration
     Ok((granted.access_token.into(), life))
 }
 
-/// What a status other than success says (RFC 6749 section 5.2).
-pub(super) fn refused(host: &str, status: StatusCode, wait: Option<Duration>, body: &[u8]) -> Error {
+fn form_encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// What a status other than success says (RFC 6749 section 5.2). An explanation that repeats something secret that was
+/// sent is not told.
+pub(super) fn refused(
+    host: &str,
+    status: StatusCode,
+    wait: Option<Duration>,
+    body: &[u8],
+    secrets: &[SecretString],
+) -> Error {
     let code = status.as_u16();
     let error = if status.is_redirection() {
         let why = "redirects, and the client's secret is not sent on; set token-url to the final place";
@@ -258,7 +279,13 @@ pub(super) fn refused(host: &str, status: StatusCode, wait: Option<Duration>, bo
     } else if status.is_server_error() {
         Error::new(ErrorKind::Unavailable, format!("the token endpoint {host} fails with status {code}"))
     } else {
+        let repeats = |text: &String| secrets.iter().any(|secret| text.contains(secret.expose_secret()));
         let explanation = match serde_json::from_slice(body) {
+            Ok(Refusal { error, error_description })
+                if repeats(&error) || error_description.as_ref().is_some_and(repeats) =>
+            {
+                "it repeats the client's secret, so its words are not told".to_owned()
+            }
             Ok(Refusal { error, error_description: Some(description) }) => {
                 format!("{}: {}", presentable(&error), presentable(&description))
             }

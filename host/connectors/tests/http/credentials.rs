@@ -194,6 +194,7 @@ fn fails_fast(url: &str) -> Origin {
 #[tokio::test]
 async fn each_failure_of_a_token_endpoint_is_told_as_what_it_is() {
     let refusal = r#"{"error":"invalid_client","error_description":"no such client"}"#;
+    let repeating = r#"{"error":"invalid_client","error_description":"no client has s:cret"}"#;
     let endless = "x".repeat(200_000);
     for (told, kind, part) in [
         (answer(200, &[], "<html>"), ErrorKind::Unavailable, "it is not JSON"),
@@ -205,6 +206,7 @@ async fn each_failure_of_a_token_endpoint_is_told_as_what_it_is() {
         (answer(200, &[], r#"{"access_token":"a","expires_in":"NaN"}"#), ErrorKind::Unavailable, "not a number"),
         (answer(200, &[], &endless), ErrorKind::Unavailable, "longer than"),
         (answer(401, &[], refusal), ErrorKind::Denied, "status 401: invalid_client: no such client"),
+        (answer(401, &[], repeating), ErrorKind::Denied, "it repeats the client's secret"),
         (answer(400, &[], "what?"), ErrorKind::Denied, "status 400: it does not say why"),
         (answer(302, &["location: /elsewhere"], ""), ErrorKind::Denied, "set token-url to the final place"),
         (answer(503, &["retry-after: 7"], ""), ErrorKind::Unavailable, "fails with status 503"),

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use clap::Args;
 use futures::stream::{StreamExt, TryStreamExt};
 use serde_json::json;
-use wharf_connectors::{Entry, EntryKind, Filter};
+use wharf_connectors::{Entry, EntryKind, Error, ErrorKind, Filter};
 
 use super::{CommandError, Opened, Outcome, Place, Setting, print, say};
 
@@ -35,12 +35,15 @@ impl List {
 
     async fn list(&self) -> Result<Outcome, CommandError> {
         let Opened { remote, path, .. } = self.setting.open_place(&self.place)?;
-        // What cannot be asked for may still be listed, and if not, the listing says why.
-        if let Ok(entry) = remote.stat(&path).await
-            && entry.kind != EntryKind::Directory
-        {
-            self.show(&entry)?;
-            return Ok(Outcome::Done);
+        match remote.stat(&path).await {
+            Ok(entry) if entry.kind != EntryKind::Directory => {
+                self.show(&entry)?;
+                return Ok(Outcome::Done);
+            }
+            // Asked again, a server that is out of reach takes as long again, and one that refuses the login counts it.
+            Err(error) if error.step().is_some() || is_out_of_reach(&error) => return Err(error.into()),
+            // What cannot be asked for may still be listed, and if not, the listing says why.
+            _ => {}
         }
         if self.recursive {
             let filter = Filter::new(self.include.iter().map(String::as_str), self.exclude.iter().map(String::as_str))?;
@@ -84,6 +87,13 @@ impl List {
         };
         say(format_args!("{size:>14}  {modified:19}  {name}{mark}"))
     }
+}
+
+fn is_out_of_reach(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unavailable | ErrorKind::Interrupted | ErrorKind::Timeout | ErrorKind::RateLimited
+    )
 }
 
 fn timestamp(time: SystemTime) -> Option<jiff::Timestamp> {

@@ -153,9 +153,28 @@ impl Sftp {
     }
 }
 
-/// Prints what may have names that are not UTF-8, as they are.
+/// Prints what may have names of the server in it: as they are, but to a terminal nothing that it would take for a
+/// command.
 fn show(text: &str) -> Result<(), CommandError> {
-    std::io::stdout().write_all(&bytes_of(text)).map_err(super::unprinted)
+    let mut output = std::io::stdout();
+    let bytes = if output.is_terminal() { harmless(text).into_bytes() } else { bytes_of(text) };
+    output.write_all(&bytes).map_err(super::unprinted)
+}
+
+/// Bytes that are no text and control characters as OpenSSH shows them: in octal.
+fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        let mut buffer = [0; 4];
+        let one = &*character.encode_utf8(&mut buffer);
+        let bytes = bytes_of(one);
+        if bytes != one.as_bytes() || character.is_control() && !matches!(character, '\n' | '\t') {
+            shown.extend(bytes.iter().map(|byte| format!("\\{byte:03o}")));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 /// Lines of a script, as they come.
@@ -224,4 +243,16 @@ fn history_file() -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local/state")))?;
     Some(state.join("wharf/sftp-history"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_shown_no_control_characters() {
+        assert_eq!(harmless("ä b\tc\n"), "ä b\tc\n");
+        assert_eq!(harmless("a\u{1b}[31m\u{9b}\r"), "a\\033[31m\\302\\233\\015");
+        assert_eq!(harmless(&text_of(b"a\xff\x9b")), "a\\377\\233");
+    }
 }

@@ -114,6 +114,14 @@ fn url(value: &DeValue<'_>) -> Result<Url, String> {
 
 /// The value is not repeated in a message: it may hold a password.
 fn url_such_as(example: &str, schemes: &[&str], value: &DeValue<'_>) -> Result<Url, String> {
+    let url = url_with_query(example, schemes, value)?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("the URL of an origin has no query (?) and no fragment (#)".to_owned());
+    }
+    Ok(url)
+}
+
+fn url_with_query(example: &str, schemes: &[&str], value: &DeValue<'_>) -> Result<Url, String> {
     let text = value.as_str().ok_or_else(|| expected(&format!("a URL such as {example:?}"), value))?;
     let url =
         Url::parse(text).map_err(|error| format!("this is not a URL ({error}); write one such as {example:?}"))?;
@@ -123,15 +131,24 @@ fn url_such_as(example: &str, schemes: &[&str], value: &DeValue<'_>) -> Result<U
     if !url.username().is_empty() || url.password().is_some() {
         return Err("a URL must not hold a user name or a password".to_owned());
     }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("the URL of an origin has no query (?) and no fragment (#)".to_owned());
-    }
     Ok(url)
 }
 
 /// A URL that tokens are sent to: encrypted, unless they stay on this machine.
 fn secure_url(value: &DeValue<'_>) -> Result<Url, String> {
-    let url = url(value)?;
+    secure(url(value)?)
+}
+
+/// The same for a token endpoint, whose URL may have a query but no fragment (RFC 6749, section 3.2).
+fn token_url(value: &DeValue<'_>) -> Result<Url, String> {
+    let url = url_with_query("https://login.example.com/token", &["http", "https"], value)?;
+    if url.fragment().is_some() {
+        return Err("the URL of a token endpoint has no fragment (#)".to_owned());
+    }
+    secure(url)
+}
+
+fn secure(url: Url) -> Result<Url, String> {
     if url.scheme() == "https" || is_this_machine(&url) {
         Ok(url)
     } else {

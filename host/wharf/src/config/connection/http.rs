@@ -11,7 +11,7 @@ use wharf_connectors::http::{
 };
 
 use super::dropbox::user_agent;
-use super::{is_this_machine, secure_url, tls, url, url_such_as};
+use super::{is_this_machine, tls, token_url, url, url_such_as};
 use crate::config::document::Section;
 use crate::config::secret;
 use crate::config::values::{self, expected};
@@ -101,7 +101,7 @@ fn credentials(section: &mut Section<'_>) -> Option<Credentials> {
     let key = secret::read(section, "api-key");
     let key_header = section.read("api-key-header", header_name);
     let key_parameter = section.read("api-key-parameter", values::text);
-    let token_url = section.read("token-url", secure_url);
+    let token_url = section.read("token-url", token_url);
     let client_id = section.read("client-id", values::text);
     let client_secret = secret::read(section, "client-secret");
     let scopes = section.read("scopes", words);

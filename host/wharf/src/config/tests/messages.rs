@@ -351,6 +351,11 @@ fn credentials_of_an_origin_are_one_way_and_whole() {
         ("bearer-token = ?", "no problem"),
         ("api-key = ?\napi-key-header = 'X-Key'", "no problem"),
         ("api-key = ?\napi-key-parameter = 'key'", "no problem"),
+        ("token-url = 'https://y/token?tenant=a'\nclient-id = 'me'\nclient-secret = ?", "no problem"),
+        (
+            "token-url = 'https://y/token#a'\nclient-id = 'me'\nclient-secret = ?",
+            "4: .token-url: the URL of a token endpoint has no fragment (#)",
+        ),
         ("token-url = 'https://y/token'\nclient-id = 'me'\nclient-secret = ?\nscopes = ['a', 'b']", "no problem"),
         ("headers = [{ name = 'Accept', value = 'x' }, { name = 'X-Tenant', secret = ? }]", "no problem"),
         ("proxy = 'http://proxy:3128'\nproxy-user = 'me'\nproxy-password = ?", "no problem"),
