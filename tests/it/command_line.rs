@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dropbox_emulator::{Emulator, Options};
 use serde_json::{Value, json};
@@ -336,6 +338,43 @@ async fn a_login_behind_another_api_url_goes_below_it() {
     fs::write(folder.path().join("wharf.toml"), configuration).unwrap();
     let (_program, address) = login(&folder, "dropbox login team --json").await;
     assert!(address.starts_with("https://proxy.example.com/dbx/api/oauth2/authorize?"), "{address}");
+}
+
+#[tokio::test]
+async fn a_login_whose_token_cannot_be_stored_ends_before_anybody_consents() {
+    let folder = TempDir::new().unwrap();
+    let configuration =
+        "[connections.team]\ntype = 'dropbox'\napp-key = 'k'\nrefresh-token = { file = 'file/token' }\n";
+    fs::write(folder.path().join("wharf.toml"), configuration).unwrap();
+    fs::write(folder.path().join("file"), "where a folder would have to be").unwrap();
+    let said = wharf(&folder, "dropbox login team").await;
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    assert!(String::from_utf8(said.stderr).unwrap().contains("cannot store the token in"), "it does not say why");
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), "");
+}
+
+#[tokio::test]
+async fn a_listing_asks_a_server_that_lets_nobody_in_once() {
+    let folder = TempDir::new().unwrap();
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let configuration = format!(
+        "[host]\negress-allow = ['127.0.0.0/8']\n[connections.partner]\ntype = 'ftp'\nhost = '127.0.0.1'\nport = {}\n\
+         user = 'alice'\npassword = {{ file = 'password' }}\nretries = 0\n",
+        server.local_addr().unwrap().port()
+    );
+    fs::write(folder.path().join("wharf.toml"), configuration).unwrap();
+    fs::write(folder.path().join("password"), "secret").unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = server.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let _gone = stream.write_all(b"421 come back later\r\n").await;
+        }
+    });
+    let said = wharf(&folder, "ls partner:/").await;
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "{said:?}");
 }
 
 /// A login at the emulator: the program, and what it has printed so far.

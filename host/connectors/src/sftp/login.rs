@@ -207,12 +207,13 @@ async fn by_key(
     if passphrase.is_none() && is_encrypted(key.expose_secret()) {
         return Err(Attempt::Impossible("the key is encrypted: set passphrase".to_owned()));
     }
+    let is_rsa = key.expose_secret().contains("BEGIN RSA PRIVATE KEY");
     if let Some(cipher) = pem_cipher(key.expose_secret())
-        && cipher != PEM_CIPHER
+        && (cipher != PEM_CIPHER || !is_rsa)
     {
         return Err(Attempt::Impossible(format!(
-            "the key is encrypted by {cipher}, as old PEM files are, of which only {PEM_CIPHER} is supported: write it \
-             anew with ssh-keygen -p -f FILE"
+            "the key is encrypted by {cipher}, as old PEM files are, of which only RSA keys by {PEM_CIPHER} are \
+             supported: write it anew with ssh-keygen -p -f FILE"
         )));
     }
     let (text, words) = (key.clone(), passphrase.cloned());
@@ -293,7 +294,14 @@ async fn by_agent(connection: &mut Connection, user: &str, socket: Option<&Path>
             };
         }
     }
-    last
+    match last {
+        Ok(_) if identities.len() > AGENT_KEYS_MAX => Err(Attempt::Impossible(format!(
+            "the server accepts none of the first {AGENT_KEYS_MAX} keys of the agent, which has {}; more are not tried, \
+             for servers end a login after a few: put the right one first, or set private-key",
+            identities.len()
+        ))),
+        last => last,
+    }
 }
 
 /// By what the content of an old PEM file is encrypted (RFC 1421, section 4.6.1.3).

@@ -4,10 +4,11 @@
 //! Of the configuration only the connection is read: before the first login, the token that it refers to is not there
 //! yet.
 
+use std::fs::File;
 use std::io::{BufRead, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
@@ -58,6 +59,7 @@ impl Dropbox {
     pub(crate) async fn run(&self) -> Result<Outcome, CommandError> {
         let DropboxCommand::Login { name, redirect, scope } = &self.command;
         let (application, settings) = self.prepare(name)?;
+        check_place(&settings.file)?;
         let listener = match redirect {
             Some(port) => Some(listen(*port).await?),
             None => None,
@@ -178,18 +180,15 @@ async fn answer(stream: &mut tokio::net::TcpStream, status: &str, text: &str) ->
     stream.shutdown().await
 }
 
+/// Makes sure, before somebody consents and the code is spent, that the token can be stored.
+fn check_place(file: &Path) -> Result<(), CommandError> {
+    let (_empty, temporary) = open_beside(file)?;
+    std::fs::remove_file(temporary).map_err(|source| not_stored(file, source))
+}
+
 /// Puts the token, and what it allows, into its file at once, for its owner's eyes only.
 fn store(file: &Path, stored: &SecretString) -> Result<(), CommandError> {
-    let failed =
-        |source| CommandError::Machine { what: format!("cannot store the token in {}", file.display()), source };
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let temporary = file.with_file_name(name);
-    let mut written =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
+    let (mut written, temporary) = open_beside(file)?;
     let renamed = written
         .write_all(stored.expose_secret().as_bytes())
         .and_then(|()| written.sync_all())
@@ -197,6 +196,23 @@ fn store(file: &Path, stored: &SecretString) -> Result<(), CommandError> {
     renamed.map_err(|error| {
         // The error that counts is the first one.
         let _ = std::fs::remove_file(&temporary);
-        failed(error)
+        not_stored(file, error)
     })
+}
+
+/// A new file beside another one, for what takes its place.
+fn open_beside(file: &Path) -> Result<(File, PathBuf), CommandError> {
+    let failed = |source| not_stored(file, source);
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = file.with_file_name(name);
+    let opened = File::options().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
+    Ok((opened, temporary))
+}
+
+fn not_stored(file: &Path, source: std::io::Error) -> CommandError {
+    CommandError::Machine { what: format!("cannot store the token in {}", file.display()), source }
 }

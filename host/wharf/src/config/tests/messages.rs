@@ -342,8 +342,10 @@ fn credentials_of_an_origin_are_one_way_and_whole() {
     const SECRET: &str = "{ env = 'PARTNER_PASSWORD' }";
     let place = Place::new();
     let told = |keys: &str| {
-        let problems =
-            place.problems(format!("[connections.a]\ntype = 'http'\nurl = 'https://x'\n{}", keys.replace('?', SECRET)));
+        let problems = place.problems(format!(
+            "[connections.a]\ntype = 'http'\nurl = 'https://x'\n{}",
+            keys.replace(" ?", &format!(" {SECRET}"))
+        ));
         problems.replace("wharf.toml:", "").replace("connections.a", "")
     };
     for (keys, expected) in [
