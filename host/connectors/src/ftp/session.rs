@@ -9,6 +9,7 @@ mod commands;
 mod confine;
 
 use std::io::ErrorKind as ErrorKindOfIo;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -248,17 +249,15 @@ impl Session {
     pub(super) async fn open(&mut self, what: Open<'_>) -> Answer<Transfer> {
         self.agree_on(what.argument()).await?;
         let step = what.step();
-        // The address, the connection, REST and the command itself.
-        let limit = self.dialer.connect_timeout + 3 * self.dialer.read_timeout;
         loop {
             self.in_step = false;
             self.data_port.reset();
-            let opened = timeout(limit, open_on(&mut self.stream, what)).await;
+            let opened = self.open_in_time(what).await;
             let stage = self.data_port.stage();
             let error = match opened {
                 Ok(Ok(transfer)) => return Ok(Ok(transfer)),
                 Ok(Err(error)) => error,
-                Err(_) => return Err(self.dialer.late(&format!("{step}, {}", self.how_far(stage)), limit)),
+                Err(limit) => return Err(self.dialer.late(&format!("{step}, {}", self.how_far(stage)), limit)),
             };
             let failure = match error {
                 FtpError::UnexpectedResponse(response) => {
@@ -301,6 +300,33 @@ impl Session {
             tracing::debug!(server = self.dialer.server(), %failure, "EPSV failed; trying PASV");
             self.may_fall_back = false;
             self.stream.set_mode(Mode::Passive);
+        }
+    }
+
+    /// What the library makes of an attempt at a data connection, of which each stage has its time; or the limit of the one
+    /// that was late.
+    async fn open_in_time(&mut self, what: Open<'_>) -> Result<FtpResult<Transfer>, Duration> {
+        let (connect, read) = (self.dialer.connect_timeout, self.dialer.read_timeout);
+        let is_active = self.dialer.config.passive == Passive::Never;
+        // Of the command, and before and after it.
+        let answers = 1 + u32::from(what.offset() > 0) + u32::from(self.handshakes.is_some());
+        let limit_of = |stage| match stage {
+            // The library tells no stage: PORT, the connection, and what follows.
+            Stage::Asked if is_active => connect + (1 + answers) * read,
+            Stage::Asked => read,
+            // Behind the limit of the data port itself, which tells more.
+            Stage::Dialled => connect + read,
+            Stage::Connected => answers * read,
+        };
+        let mut opening = pin!(open_on(&mut self.stream, what));
+        loop {
+            let stage = self.data_port.stage();
+            let limit = limit_of(stage);
+            match timeout(limit, &mut opening).await {
+                Ok(opened) => return Ok(opened),
+                Err(_) if self.data_port.stage() != stage => {}
+                Err(_) => return Err(limit),
+            }
         }
     }
 
@@ -493,6 +519,14 @@ fn is_answer_to_noop(reply: &Reply) -> bool {
 }
 
 impl Open<'_> {
+    /// Where the transfer begins.
+    fn offset(&self) -> u64 {
+        match self {
+            Open::Retrieve { offset, .. } | Open::Store { offset, .. } => *offset,
+            Open::Append { .. } | Open::Lines { .. } => 0,
+        }
+    }
+
     fn argument(&self) -> &str {
         match self {
             Open::Retrieve { path, .. } | Open::Store { path, .. } | Open::Append { path } => path.as_str(),

@@ -45,6 +45,8 @@ pub(crate) struct Faults {
     pub(crate) epsv: Option<&'static str>,
     /// The address in the reply to `PASV`, with commas.
     pub(crate) pasv_address: Option<&'static str>,
+    /// A transfer is asked for, and nothing is said or sent.
+    pub(crate) never_begins: bool,
     /// Bytes of a download that are sent; the rest never is.
     pub(crate) sent_max: Option<usize>,
     /// Instead of the reply after a download; empty for silence.
@@ -273,6 +275,9 @@ impl Session {
     }
 
     async fn accept(&mut self) -> std::io::Result<Box<dyn Wire>> {
+        if self.faults.never_begins {
+            std::future::pending::<()>().await;
+        }
         self.say("150 here it comes").await?;
         secured(self.data.take().unwrap().accept().await?.0, &self.faults).await
     }

@@ -203,6 +203,14 @@ async fn a_server_that_hangs_is_given_up() {
     let server = server_with_file(Faults { login: Some(""), ..Faults::default() }).await;
     fails(remote(&server).ping().await, ErrorKind::Timeout, &["logging in"]);
 
+    for (faults, words) in [
+        (Faults { epsv: Some(""), ..Faults::default() }, "which has not said to which port"),
+        (Faults { never_begins: true, ..Faults::default() }, "but the transfer does not begin"),
+    ] {
+        let server = server_with_file(faults).await;
+        fails(remote(&server).list(&RemotePath::root()).await, ErrorKind::Timeout, &["within 400ms", words]);
+    }
+
     let server = server_with_file(Faults { sent_max: Some(50_000), data_hangs: true, ..Faults::default() }).await;
     let mut content = remote(&server).read(&path("/file"), ByteRange::ALL).await.unwrap().into_stream();
     let mut received = 0;
